@@ -1,0 +1,101 @@
+"""What is known of one request so far: each layer writes its part, the log and the metrics read it at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxy.identity import Identity
+    from proxy.operations import Operation
+
+# Closed sets: they are metric labels and log values, so nothing else may be written into an Exchange.
+REFUSALS = frozenset(
+    {
+        "bad_path",  # no canonical path, or one that MLflow would read differently
+        "bad_request",  # anything else about the request that can't be forwarded as it is
+        "misdirected",  # a Host that is not served here
+        "cross_origin",  # a browser's write from another site
+        "unauthenticated",  # no credential, or a wrong one
+        "locked_out",  # too many wrong ones lately
+        "forbidden",  # the role does not allow the operation
+        "not_served",  # a route of MLflow that is closed here, whoever asks (presigned URLs)
+        "body_too_large",
+        "not_ready",  # MLflow was away for longer than a request may wait
+        "overloaded",  # a bound on waiting requests or held bytes was reached
+        "unparsed",  # refused by the HTTP parser
+    }
+)
+ERRORS = frozenset(
+    {
+        "refused",  # MLflow's socket took no connection
+        "reset",  # MLflow ended the connection before the answer was whole
+        "bad_answer",  # MLflow's answer is not HTTP
+        "stalled",  # MLflow sent nothing for too long
+        "client_stalled",  # the client sent or took nothing for too long
+        "client_gone",  # the client left before the answer was whole
+        "cut_short",  # stopped by our own end
+        "crashed",  # a defect of ours
+    }
+)
+
+
+class Exchange:
+    """One request and its answer. Times are ``time.perf_counter()`` seconds unless said."""
+
+    __slots__ = (
+        "abandoned",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "ended",
+        "error",
+        "first_byte",
+        "identity",
+        "internal",
+        "method",
+        "mlflow_ended",
+        "mlflow_started",
+        "operation",
+        "path",
+        "received",
+        "refusal",
+        "request_id",
+        "scheme",
+        "started",
+        "status",
+        "user_agent",
+    )
+
+    def __init__(self, method: str, path: str, started: float, received: float) -> None:
+        self.method = method
+        self.path = path
+        """The decoded path as received, until the path check has put the canonical one here."""
+        self.started = started
+        self.received = received
+        """Unix time of arrival, in seconds."""
+        self.ended: float | None = None
+        self.first_byte: float | None = None
+        """When the answer's first part was handed to the client's connection."""
+        self.mlflow_started: float | None = None
+        """When the request's first byte was sent to MLflow."""
+        self.mlflow_ended: float | None = None
+        """When MLflow's answer was whole, or had failed."""
+        self.request_id = ""
+        self.client = ""
+        """The client's address, after trusted proxies were looked through; no port."""
+        self.scheme = "http"
+        self.user_agent = ""
+        self.internal = False
+        """True on the loopback listener that only MLflow's own jobs use."""
+        self.operation: Operation | None = None
+        self.identity: Identity | None = None
+        # Starlette and uvicorn write a crash's 500 where we do not see it, so a status begins there.
+        self.status = 500
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.refusal: str | None = None
+        """Why we refused, from REFUSALS; None where MLflow or a page of ours answered."""
+        self.error: str | None = None
+        """What failed, from ERRORS."""
+        self.abandoned = False
+        """True where the client left and MLflow was still at work for it."""
