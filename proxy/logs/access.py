@@ -1,0 +1,153 @@
+"""The access log: one line a request, whatever became of it, in JSON or in the combined format."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from proxy.exchange import Exchange
+from proxy.identity import Role
+from proxy.logs.lines import cut, json_line
+from proxy.logs.writer import LineWriter
+from proxy.operations import resource_of
+
+MAX_PATH = 2048
+MAX_USER_AGENT = 256
+"""Characters; what is longer is cut and ends in three dots."""
+
+_STANDARD_OUTPUT = 1
+_ROLE_NAMES = {role: role.name.lower() for role in Role}
+_NOTHING: dict[str, str] = {}
+_RESOURCE_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What an experiment's or run's id looks like; anything else a URL puts in its place is not written."""
+
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# Apache's escapes (mod_log_config, ap_escape_logitem), on bytes read as Latin-1.
+_APACHE = {
+    **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))},
+    **{ord(character): f"\\{name}" for character, name in zip("\b\n\r\t\v", "bnrtv", strict=True)},
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+}
+_APACHE_WORD = {**_APACHE, ord(" "): "\\x20"}
+
+
+class AccessLog:
+    """Builds a request's line on the event loop, in about 1 us, and leaves the writing to a thread.
+
+    The line is built at once, not in the thread: the work holds the interpreter's lock either way, an
+    exchange may still change after it was logged, and finished lines can be bounded in bytes.
+    """
+
+    def __init__(self, log_format: str, descriptor: int = _STANDARD_OUTPUT) -> None:
+        """`log_format` is "json" or "combined"; the descriptor stays the caller's to close."""
+        self._writer = LineWriter(descriptor, "the access log's output", logging.getLogger("proxy.logs"))
+        self._line = combined_line if log_format == "combined" else JsonLines().line
+        self._put: Callable[[bytes], None] = self._writer.put
+
+    def write(self, exchange: Exchange, query: bytes = b"") -> None:
+        """Log one request that is over. The query is only looked through for an experiment's or run's id."""
+        self._put(self._line(exchange, query))
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost because the output took none, or took them too slowly."""
+        return self._writer.dropped
+
+    def close(self, timeout: float = 2.0) -> bool:
+        """Write what waits, for at most `timeout` seconds. True if nothing waits any more."""
+        return self._writer.close(timeout)
+
+
+class JsonLines:
+    """One JSON object a request; docs/access-log.md explains its fields."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._second_text = ""
+
+    def line(self, exchange: Exchange, query: bytes) -> bytes:
+        """The line, newline included."""
+        return json_line(self.fields(exchange, query))
+
+    def fields(self, exchange: Exchange, query: bytes) -> dict[str, Any]:
+        """What the line holds. Every field is always there; null where there is nothing to say."""
+        operation = exchange.operation
+        identity = exchange.identity
+        resources = _resources(exchange, query) if operation is not None and operation.resource else _NOTHING
+        second = int(exchange.received)
+        if second != self._second:
+            self._second = second
+            self._second_text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        started = exchange.started
+        ended = exchange.ended
+        first_byte = exchange.first_byte
+        mlflow_started = exchange.mlflow_started
+        mlflow_ended = exchange.mlflow_ended
+        path = exchange.path
+        user_agent = exchange.user_agent
+        return {
+            "time": f"{self._second_text}.{int((exchange.received - second) * 1000):03d}Z",
+            "request_id": exchange.request_id,
+            "client": exchange.client,
+            "user": identity.user if identity is not None else None,
+            "auth": identity.method if identity is not None else None,
+            "role": _ROLE_NAMES[identity.role] if identity is not None else None,
+            "operation": operation.name if operation is not None else "unparsed",
+            "experiment_id": resources.get("experiment_id"),
+            "run_id": resources.get("run_id"),
+            "method": exchange.method,
+            "path": path if len(path) <= MAX_PATH else cut(path, MAX_PATH),
+            "status": exchange.status,
+            "bytes_in": exchange.bytes_in,
+            "bytes_out": exchange.bytes_out,
+            "duration_ms": _milliseconds(started, time.perf_counter() if ended is None else ended),
+            "ttfb_ms": _milliseconds(started, first_byte) if first_byte is not None else None,
+            "mlflow_ms": _milliseconds(mlflow_started, mlflow_ended)
+            if mlflow_started is not None and mlflow_ended is not None
+            else None,
+            "refusal": exchange.refusal,
+            "error": exchange.error,
+            "user_agent": user_agent
+            if len(user_agent) <= MAX_USER_AGENT
+            else cut(user_agent, MAX_USER_AGENT),
+        }
+
+
+def combined_line(exchange: Exchange, query: bytes) -> bytes:
+    """The line in the combined format of Apache and nginx, newline included.
+
+    The path is percent-encoded again, so that the request line has three words; the query and the
+    Referer, which may hold one, are left out.
+    """
+    identity = exchange.identity
+    at = time.gmtime(exchange.received)
+    path = quote(cut(exchange.path, MAX_PATH), safe="/!$&'()*+,;=:@~", errors="replace")
+    return (
+        f"{_escaped(exchange.client or '-', _APACHE_WORD)} - "
+        f"{_escaped(identity.user or '-', _APACHE_WORD) if identity is not None else '-'} "
+        f"[{at.tm_mday:02d}/{_MONTHS[at.tm_mon - 1]}/{at.tm_year}"
+        f":{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} +0000] "
+        f'"{_escaped(exchange.method, _APACHE_WORD)} {path} HTTP/1.1" '
+        f"{exchange.status} {exchange.bytes_out or '-'} "
+        f'"-" "{_escaped(cut(exchange.user_agent or "-", MAX_USER_AGENT), _APACHE)}"\n'
+    ).encode()
+
+
+def _resources(exchange: Exchange, query: bytes) -> dict[str, str]:
+    assert exchange.operation is not None
+    found = resource_of(exchange.operation, exchange.path, query)
+    return {name: value for name, value in found.items() if _RESOURCE_ID.fullmatch(value)}
+
+
+def _milliseconds(start: float, end: float) -> float:
+    # Hundredths; round() takes twice the time.
+    return int((end - start) * 100_000) / 100
+
+
+def _escaped(text: str, table: dict[int, str]) -> str:
+    return text.encode("utf-8", "replace").decode("latin-1").translate(table)

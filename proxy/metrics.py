@@ -1,0 +1,347 @@
+"""What Prometheus reads: every collector of ours, and the text of /metrics."""
+
+from __future__ import annotations
+
+import platform
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from proxy.exchange import ERRORS, REFUSALS, Exchange
+
+PREFIX = "mlflow_proxy_"
+OTHER = "other"
+"""The label value that stands for everything outside a closed set."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+AUTH_METHODS = frozenset({"none", "basic", "bearer", "job", "metrics"})
+AUTH_RESULTS = frozenset({"ok", "remembered", "missing", "wrong", "malformed", "locked_out", "unknown"})
+RESTART_REASONS = frozenset({"exit", "killed", "start_failed", "start_timeout", "unresponsive", "asked"})
+SLOT_KINDS = frozenset({"flask", "whole"})
+
+# MLflow's own answers take 5 to 25 ms; gigabytes up or down, minutes. Each bound is two series an operation.
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
+"""Upper bounds of the histograms' buckets, in seconds, +Inf left out."""
+_LE = (*(str(bound) for bound in BOUNDS), "+Inf")
+
+
+class Child(Protocol):
+    """What is read of the supervised MLflow at each scrape; `proxy.mlflow_server.MlflowServer` has it."""
+
+    @property
+    def ready(self) -> bool: ...
+    @property
+    def generation(self) -> int: ...
+    @property
+    def started_at(self) -> float | None: ...
+    @property
+    def restarts(self) -> Mapping[str, int]: ...
+
+
+class _Histogram:
+    """Observations by bucket, not cumulated: the count is their sum, so that the two can't disagree."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.total = 0.0
+
+
+class _PerOperation:
+    __slots__ = ("bytes_in", "bytes_out", "duration", "first_byte")
+
+    def __init__(self) -> None:
+        self.duration = _Histogram()
+        self.first_byte = _Histogram()
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+
+class _Requests:
+    """The requests of one operation, method and status."""
+
+    __slots__ = ("count", "operation")
+
+    def __init__(self, operation: _PerOperation) -> None:
+        self.count = 0
+        self.operation = operation
+
+
+class Metrics(Collector):
+    """Counts on the event loop, in plain integers; builds Prometheus' families only when scraped.
+
+    A request costs one dictionary hit and a few additions here, where the same through
+    prometheus_client's own Counter and Histogram (a lock and a value object each) costs five times that.
+    Everything but `render` belongs to the event loop's thread. `render` runs in another and takes no
+    lock: each list and dictionary is copied in one step of the interpreter, and what must agree (a
+    histogram's count and its buckets) is derived from one such copy.
+
+    The sources below are read at each scrape, so that nothing is kept twice; they may be set once, later
+    than the first request.
+    """
+
+    def __init__(self, *, version: str, mlflow_version: str) -> None:
+        self.child: Child | None = None
+        self.held_requests: Callable[[], int] = _zero
+        """Requests that wait: for MLflow, or for a slot."""
+        self.slots: Callable[[], Mapping[str, int]] = _nothing
+        """Slots of MLflow in use, by kind (SLOT_KINDS)."""
+        self.certificate_expiry: Callable[[], float | None] = _none
+        """Unix time at which the certificate ends; None without TLS."""
+        self.log_lines_dropped: Callable[[], int] = _zero
+        """Lines of both logs that could not be written."""
+        self._requests: dict[tuple[str, str, int], _Requests] = {}
+        self._operations: dict[str, _PerOperation] = {}
+        self._errors = dict.fromkeys(sorted(ERRORS), 0)
+        self._refusals = dict.fromkeys(sorted(REFUSALS), 0)
+        self._authentications: dict[tuple[str, str], int] = {}
+        self._abandoned = 0
+        self._in_flight = 0
+        self._build = {
+            "version": version,
+            "mlflow_version": mlflow_version,
+            "python": platform.python_version(),
+        }
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    # ----------------------------------------------------------------- on the event loop
+
+    def begin(self) -> None:
+        """A request has arrived; every `begin` has its `end`."""
+        self._in_flight += 1
+
+    def end(self) -> None:
+        """A request is over, however it ended."""
+        self._in_flight -= 1
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count one request that is over. Times are taken from the exchange; without an end, now is it."""
+        operation = exchange.operation
+        method = exchange.method
+        key = (
+            "unparsed" if operation is None else operation.name,
+            method if method in METHODS else OTHER,
+            exchange.status,
+        )
+        requests = self._requests.get(key)
+        if requests is None:
+            requests = self._new_series(key)
+        requests.count += 1
+        per_operation = requests.operation
+        started = exchange.started
+        ended = exchange.ended
+        seconds = (time.perf_counter() if ended is None else ended) - started
+        histogram = per_operation.duration
+        histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+        histogram.total += seconds
+        first_byte = exchange.first_byte
+        if first_byte is not None:
+            seconds = first_byte - started
+            histogram = per_operation.first_byte
+            histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+            histogram.total += seconds
+        per_operation.bytes_in += exchange.bytes_in
+        per_operation.bytes_out += exchange.bytes_out
+        if exchange.refusal is not None:
+            _count(self._refusals, exchange.refusal)
+        if exchange.error is not None:
+            _count(self._errors, exchange.error)
+        if exchange.abandoned:
+            self._abandoned += 1
+
+    def authentication(self, method: str, result: str) -> None:
+        """Count one credential looked at, by AUTH_METHODS and AUTH_RESULTS."""
+        key = (
+            method if method in AUTH_METHODS else OTHER,
+            result if result in AUTH_RESULTS else OTHER,
+        )
+        self._authentications[key] = self._authentications.get(key, 0) + 1
+
+    def _new_series(self, key: tuple[str, str, int]) -> _Requests:
+        name, method, status = key
+        if not 100 <= status <= 599:
+            # Held under its own number all the same, it would be a label that a gateway's provider chooses.
+            key = (name, method, 0)
+            known = self._requests.get(key)
+            if known is not None:
+                return known
+        operation = self._operations.get(name)
+        if operation is None:
+            operation = self._operations[name] = _PerOperation()
+        requests = self._requests[key] = _Requests(operation)
+        return requests
+
+    # ----------------------------------------------------------------- in a thread of its own
+
+    def render(self, accept: str = "") -> tuple[str, bytes]:
+        """Content-Type and text of /metrics: OpenMetrics 1.0 where `accept` names it, else Prometheus' own.
+
+        Takes milliseconds, tens with hundreds of operations seen: call it in a thread.
+        """
+        # Not the caller's header itself: prometheus_client answers with the version it finds in there.
+        wanted = "application/openmetrics-text" if "application/openmetrics-text" in accept else ""
+        encode, content_type = choose_encoder(wanted)
+        return content_type, encode(self._registry)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are ours alone, and registering must not read the sources."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of ours, as prometheus_client wants them."""
+        yield from self._of_requests()
+        yield from self._of_mlflow()
+        yield _gauge(
+            "held_requests", "Requests that wait now: for MLflow, or for a slot.", self.held_requests()
+        )
+        slots = GaugeMetricFamily(
+            PREFIX + "slots_in_use",
+            "MLflow's slots taken now: flask (its worker threads), whole (downloads it reads into memory).",
+            labels=("kind",),
+        )
+        in_use = self.slots()
+        for kind in sorted(SLOT_KINDS):
+            slots.add_metric((kind,), in_use.get(kind, 0))
+        yield slots
+        expiry = self.certificate_expiry()
+        if expiry is not None:
+            yield _gauge(
+                "certificate_expiry_timestamp_seconds", "Unix time at which the TLS certificate ends.", expiry
+            )
+        yield _counter(
+            "log_lines_dropped",
+            "Log lines lost because standard output or standard error took none.",
+            self.log_lines_dropped(),
+        )
+        build = GaugeMetricFamily(
+            PREFIX + "build_info", "Versions, in labels; always 1.", labels=list(self._build)
+        )
+        build.add_metric(list(self._build.values()), 1)
+        yield build
+
+    def _of_requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            PREFIX + "requests",
+            "Requests answered, refused or broken off.",
+            labels=("operation", "method", "status"),
+        )
+        for (name, method, status), series in sorted(self._requests.copy().items()):
+            requests.add_metric((name, method, str(status) if status else OTHER), series.count)
+        yield requests
+
+        duration = HistogramMetricFamily(
+            PREFIX + "request_duration_seconds",
+            "Time from a request's arrival to the end of its answer.",
+            labels=("operation",),
+        )
+        first_byte = HistogramMetricFamily(
+            PREFIX + "time_to_first_byte_seconds",
+            "Time from a request's arrival to the start of its answer.",
+            labels=("operation",),
+        )
+        bytes_in = CounterMetricFamily(
+            PREFIX + "request_bytes", "Bytes of request bodies read from clients.", labels=("operation",)
+        )
+        bytes_out = CounterMetricFamily(
+            PREFIX + "response_bytes", "Bytes of answers' bodies sent to clients.", labels=("operation",)
+        )
+        for name, operation in sorted(self._operations.copy().items()):
+            _add(duration, name, operation.duration)
+            _add(first_byte, name, operation.first_byte)
+            bytes_in.add_metric((name,), operation.bytes_in)
+            bytes_out.add_metric((name,), operation.bytes_out)
+        yield from (duration, first_byte, bytes_in, bytes_out)
+
+        yield _gauge("requests_in_flight", "Requests being worked on now.", self._in_flight)
+        yield _by(
+            "errors", "Requests that failed after they were accepted, by reason.", "reason", self._errors
+        )
+        yield _by("refusals", "Requests refused by the proxy, by reason.", "reason", self._refusals)
+        yield _counter(
+            "abandoned_requests",
+            "Requests whose client left while MLflow was still at work for them.",
+            self._abandoned,
+        )
+        authentications = CounterMetricFamily(
+            PREFIX + "authentications", "Credentials looked at.", labels=("method", "result")
+        )
+        for pair, number in sorted(self._authentications.copy().items()):
+            authentications.add_metric(pair, number)
+        yield authentications
+
+    def _of_mlflow(self) -> Iterator[Metric]:
+        child = self.child
+        if child is None:
+            return
+        yield _gauge(
+            "mlflow_up", "1 while MLflow is ready: a call that reaches its database answers.", child.ready
+        )
+        yield _gauge(
+            "mlflow_generation", "How many times MLflow was started by this process.", child.generation
+        )
+        started_at = child.started_at
+        if started_at is not None:
+            yield _gauge("mlflow_start_time_seconds", "Unix time at which MLflow was started.", started_at)
+        restarts = dict.fromkeys(sorted(RESTART_REASONS), 0)
+        for reason, number in dict(child.restarts).items():
+            _count(restarts, reason, number)
+        yield _by("mlflow_restarts", "Times MLflow was started again, by reason.", "reason", restarts)
+
+
+def _zero() -> int:
+    return 0
+
+
+def _none() -> None:
+    return None
+
+
+def _nothing() -> Mapping[str, int]:
+    return {}
+
+
+def _count(counts: dict[str, int], reason: str, number: int = 1) -> None:
+    """Count under `reason` if the set has it, else under OTHER, so that no label is ever made up."""
+    if reason not in counts:
+        reason = OTHER
+    counts[reason] = counts.get(reason, 0) + number
+
+
+def _add(family: HistogramMetricFamily, name: str, histogram: _Histogram) -> None:
+    buckets = histogram.buckets.copy()
+    if any(buckets):
+        family.add_metric(
+            (name,), list(zip(_LE, accumulate(buckets), strict=True)), sum_value=histogram.total
+        )
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(PREFIX + name, documentation, value=value)
+
+
+def _counter(name: str, documentation: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, documentation, value=value)
+
+
+def _by(name: str, documentation: str, label: str, counts: dict[str, int]) -> Metric:
+    family = CounterMetricFamily(PREFIX + name, documentation, labels=(label,))
+    for value, number in counts.copy().items():
+        family.add_metric((value,), number)
+    return family
