@@ -1,0 +1,50 @@
+"""Whether MLflow answers, and whether a call that reaches its database does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from proxy.http1 import fetch
+
+QUESTION = "/api/2.0/mlflow/experiments/search?max_results=1"
+"""The cheapest call that reads from the database, whatever stands in it; `/health` never does."""
+
+
+async def answers(socket: Path, seconds: float) -> bool:
+    """Whether anything of MLflow answers on the socket."""
+    try:
+        status, _ = await fetch(socket, "GET", "/health", timeout=seconds)
+    except (OSError, TimeoutError):
+        return False
+    return status == 200
+
+
+async def database_problem(socket: Path, seconds: float, database: str) -> str | None:
+    """None where a call that reaches the database was answered within so many seconds, else what is wrong.
+
+    `database` is how a person knows it. MLflow's own words are not repeated: they hold addresses and SQL, and
+    this text is for everybody.
+    """
+    try:
+        status, _ = await fetch(socket, "GET", QUESTION, timeout=seconds)
+    except TimeoutError:
+        return f"a call that reaches {database} was not answered within {seconds:g} s"
+    except OSError:
+        return "MLflow takes no connection"
+    if status == 200:
+        return None
+    if status == 503:
+        return f"{database} can't be reached"
+    return f"a call that reaches {database} was answered with {status}"
+
+
+async def first_answer(socket: Path, seconds: float, database: str) -> None:
+    """Return once MLflow has answered a call that reaches the database within so many seconds.
+
+    The first such calls also make MLflow set up its store (0.3 to 2.5 s), which then is nobody's request.
+    """
+    while not (socket.exists() and await answers(socket, seconds)):  # noqa: ASYNC110 - another process's event
+        await asyncio.sleep(0.1)
+    while await database_problem(socket, seconds, database) is not None:
+        await asyncio.sleep(0.5)
