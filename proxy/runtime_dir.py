@@ -40,8 +40,8 @@ def runtime_dir(setting: Path | None, environ: Mapping[str, str] = os.environ) -
     try:
         if (length := len(os.fsencode(path / LONGEST_NAME))) > SOCKET_LIMIT:
             raise UserError(
-                f"{source} is {where}: a socket in it would have a path of {length} bytes, and the system allows "
-                f"{SOCKET_LIMIT}; set PROXY_RUNTIME_DIR to a shorter path, such as /run/mlflow-proxy"
+                f"{source} is {where}: a socket in it would have a path of {length} bytes, and the system "
+                f"allows {SOCKET_LIMIT}; set PROXY_RUNTIME_DIR to a shorter path, such as /run/mlflow-proxy"
             )
         yield path
     finally:

@@ -40,12 +40,12 @@ def gateway_passphrase(settings: Settings, environment: Mapping[str, str]) -> di
                 return {VARIABLE: passphrase}
     except OSError as error:
         raise UserError(
-            f"PROXY_DATA_DIR: {where.kek_file} can't be used ({error.strerror}), and without it the secrets of "
-            "MLflow's gateway can't be read; make it readable for this user alone"
+            f"PROXY_DATA_DIR: {where.kek_file} can't be used ({error.strerror}), and without it the secrets "
+            "of MLflow's gateway can't be read; make it readable for this user alone"
         ) from None
     logger.warning(
-        "%s is not set: MLflow encrypts its gateway's secrets (model providers' keys) with a passphrase that is the "
-        "same everywhere; set it to a random text of 32 characters or more before any is stored",
+        "%s is not set: MLflow encrypts its gateway's secrets (model providers' keys) with a passphrase that "
+        "is the same everywhere; set it to a random text of 32 characters or more before any is stored",
         VARIABLE,
     )
     return {}

@@ -1,4 +1,4 @@
-"""Processes of MLflow that neither a guard nor its parent ends any more: how they are known, and their end."""
+"""Processes of MLflow that no guard ends any more: how they are known, and their end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def end(marker: str, session: int | None = None, storage: Iterable[str] = 
 
 
 def _reap(pids: set[int], session: int | None) -> None:
-    """Take those of our children that are named or of that session, and no others: they have owners who wait."""
+    """Take those of our children that are named or in that session; the others have owners who wait."""
     for pid in guard.processes():
         state, parent, its_session, _ = guard.stat(pid) or ("", 0, 0, 0)
         if state != "Z" or parent != os.getpid():

