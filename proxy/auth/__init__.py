@@ -1,0 +1,323 @@
+"""Who is calling: a credential is verified once, at the cost of a hash, and then recalled for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import hmac
+import logging
+import math
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.auth import basic, passwords
+from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
+from proxy.auth.users import User, UsersFile
+from proxy.errors import UserError
+from proxy.identity import Identity, Role
+
+if TYPE_CHECKING:
+    from proxy.exchange import Exchange
+    from proxy.settings import Settings
+
+__all__ = ["METHODS", "RESULTS", "Authenticator", "Refusal"]
+
+log = logging.getLogger(__name__)
+
+METHODS = frozenset({"basic", "bearer", "job", "metrics", "none"})
+RESULTS = frozenset({"success", "remembered", "wrong", "missing", "malformed", "locked_out"})
+"""What ``observe`` is called with: closed sets, they are metric labels."""
+
+REMEMBERED = 10_000
+"""Credentials kept at once; the oldest gives way."""
+HASH_THREADS = 2
+WAITING = 256
+"""Different credentials that wait for a hash at once, and attempts that are being slowed down at once."""
+_ADDRESSES = 256  # of one remembered credential, noted so that each is looked at once
+
+WHAT_TO_SET = (
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's client, or sign in where your "
+    "browser asks for it."
+)
+NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
+WRONG = (
+    "The user name or password is wrong. Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
+    "the administrator of this server can set a new password."
+)
+BAD_BEARER = (
+    "This token is not valid here. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's "
+    "client and unset MLFLOW_TRACKING_TOKEN; a token opens /metrics alone (PROXY_METRICS_TOKEN)."
+)
+NOT_A_JOB = "This address is for MLflow's own jobs. Use the server's public URL."
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a caller is not let in."""
+
+    reason: str
+    """``unauthenticated`` (401) or ``locked_out`` (429)."""
+    message: str
+    """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
+    retry_after: int | None
+    """Seconds, where trying again later helps."""
+
+
+class _Failure(enum.Enum):
+    WRONG = 1
+    NOT_TRIED = 2  # the caller who began it was locked out while it waited
+
+
+@dataclass(slots=True)
+class _Remembered:
+    user: User
+    identity: Identity
+    until: float
+    addresses: set[str]
+
+
+@dataclass(slots=True)
+class _Check:
+    """One credential on its way through the hash, and the networks whose failure was counted for it."""
+
+    task: asyncio.Task[User | _Failure]
+    counted: set[str]
+
+
+class Authenticator:
+    """Verifies credentials: the users' passwords, the jobs' token and the scraper's."""
+
+    def __init__(
+        self, settings: Settings, password: str, jobs_token: str, observe: Callable[[str, str], None]
+    ) -> None:
+        """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated. ``observe(method, result)`` is
+        called once for every recall() that knew the caller and every verify().
+
+        A user of that name in the users file takes the place of one whose password was generated; where a
+        person set both, there is no telling which counts, and UserError is raised. Raises UserError for a
+        users file with a problem, too. Computes one hash.
+        """
+        self._observe = observe
+        self._remember_seconds = settings.credential_cache
+        self._limits = LoginLimits(settings.login_failures, settings.login_window)
+        self._file = None if settings.users_file is None else UsersFile(settings.users_file)
+        name = settings.username or "admin"
+        if problem := basic.name_problem(name):
+            raise UserError(f"MLFLOW_TRACKING_USERNAME: the user name {problem}")
+        self._single = User(name, passwords.hash_password(password), Role.ADMIN)
+        if self._file is not None and name in self._file.current() and settings.password is not None:
+            raise UserError(
+                f"{name!r} is in MLFLOW_TRACKING_USERNAME and in {self._file.path} (PROXY_USERS_FILE): "
+                "unset MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or remove that line"
+            )
+        # Digests are keyed anew in each process, so nothing that leaks from memory can be looked up.
+        self._key = secrets.token_bytes(32)
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._checks: dict[bytes, _Check] = {}
+        self._sleeping = 0
+        self._slots = asyncio.Semaphore(HASH_THREADS)
+        self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="password")
+        self._decoys: tuple[dict[str, User] | None, list[str]] = (None, [])
+        self._jobs_token = jobs_token.encode()
+        token = settings.metrics_token
+        self._metrics_token = None if token is None else token.get_secret_value().encode()
+        self._job = Identity("mlflow-jobs", Role.EDITOR, "job")
+        self._metrics = Identity("metrics", Role.NONE, "metrics")
+
+    @property
+    def single_user(self) -> str | None:
+        """The name of MLFLOW_TRACKING_USERNAME's user, or None where the users file has one of that name."""
+        return self._single.name if self._user(self._single.name) is self._single else None
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the users file by now, or None; its last good content is in force meanwhile."""
+        return None if self._file is None else self._file.problem
+
+    def close(self) -> None:
+        """Start no further hash. Those under way end by themselves."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def recall(self, authorization: bytes | None, exchange: Exchange) -> Identity | None:
+        """The caller, where this very credential was verified lately and the user is unchanged since.
+
+        None says nothing about the caller: ask verify() then.
+        """
+        if authorization is None or exchange.internal:
+            return None
+        digest = self._digest(authorization)
+        entry = self._remembered.get(digest)
+        if entry is None:
+            return None
+        user = entry.user
+        if self._user(user.name) is not user or entry.until < time.monotonic():
+            del self._remembered[digest]
+            return None
+        network = network_of(exchange.client)
+        if self._limits.refused(Attempt(network, user.name, digest)):
+            return None
+        if exchange.client not in entry.addresses:
+            if len(entry.addresses) >= _ADDRESSES:
+                entry.addresses.clear()
+            entry.addresses.add(exchange.client)
+            self._limits.succeeded(network, user.name)
+        self._observe("basic", "remembered")
+        return entry.identity
+
+    async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal:
+        """Check a credential, at the cost of a hash where it is a password. Never raises but when cancelled.
+
+        An unknown user costs what a wrong password costs. A repeated failure waits, then is refused unheard.
+        """
+        if authorization is None:
+            return self._refuse("none", "missing", NOT_A_JOB if exchange.internal else NO_CREDENTIAL)
+        credential = basic.parse(authorization)
+        if exchange.internal:
+            if isinstance(credential, basic.Bearer) and hmac.compare_digest(
+                credential.token, self._jobs_token
+            ):
+                self._observe("job", "success")
+                return self._job
+            return self._refuse("job", "wrong", NOT_A_JOB)
+        if isinstance(credential, basic.Malformed):
+            return self._refuse(
+                "none", "malformed", f"{credential.problem} {NO_CREDENTIAL.partition('. ')[2]}"
+            )
+        digest = self._digest(authorization)
+        network = network_of(exchange.client)
+        if isinstance(credential, basic.Bearer):
+            return self._token(credential.token, Attempt(network, None, digest))
+        return await self._password(credential, Attempt(network, credential.name, digest))
+
+    def _token(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
+        if self._metrics_token is None:
+            return self._refuse("bearer", "wrong", BAD_BEARER)
+        if locked := self._limits.refused(attempt):
+            return self._locked_out("bearer", locked)
+        if hmac.compare_digest(token, self._metrics_token):
+            self._observe("metrics", "success")
+            return self._metrics
+        self._limits.failed(attempt)
+        return self._refuse("bearer", "wrong", BAD_BEARER)
+
+    async def _password(self, credential: basic.Basic, attempt: Attempt) -> Identity | Refusal:
+        if locked := self._limits.refused(attempt):
+            return self._locked_out("basic", locked)
+        if (delay := self._limits.delay(attempt)) > 0:
+            if self._sleeping >= WAITING:
+                return self._busy(math.ceil(delay))
+            self._sleeping += 1
+            try:
+                await asyncio.sleep(delay)
+            finally:
+                self._sleeping -= 1
+        while True:
+            check = self._checks.get(attempt.digest)
+            if check is None:
+                if len(self._checks) >= WAITING:
+                    return self._busy(1)
+                check = _Check(asyncio.create_task(self._check(credential, attempt)), set())
+                self._checks[attempt.digest] = check
+            # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
+            result = await asyncio.shield(check.task)
+            if locked := self._limits.refused(attempt):
+                return self._locked_out("basic", locked)
+            if isinstance(result, User) and self._user(result.name) is result:
+                self._limits.succeeded(attempt.network, result.name)
+                self._observe("basic", "success")
+                return _identity(result)
+            if result is _Failure.WRONG:
+                break
+        if attempt.network not in check.counted:
+            check.counted.add(attempt.network)
+            self._limits.failed(attempt)
+        return self._refuse("basic", "wrong", WRONG)
+
+    async def _check(self, credential: basic.Basic, attempt: Attempt) -> User | _Failure:
+        """Hash once, with one of the two threads; what is right is remembered."""
+        try:
+            async with self._slots:
+                while True:
+                    # Looked at again: others of this caller's may have failed while this one waited.
+                    if self._limits.refused(attempt):
+                        return _Failure.NOT_TRIED
+                    user = self._user(credential.name)
+                    hash_ = self._decoy(credential.name) if user is None else user.hash
+                    loop = asyncio.get_running_loop()
+                    right = await loop.run_in_executor(
+                        self._threads, passwords.verify, hash_, credential.password
+                    )
+                    if self._user(credential.name) is user:
+                        break  # else it was changed in the meantime, and the new one counts
+            if user is None or not right:
+                return _Failure.WRONG
+            self._remember(attempt.digest, user)
+            return user
+        finally:
+            del self._checks[attempt.digest]
+
+    def _remember(self, digest: bytes, user: User) -> None:
+        until = time.monotonic() + self._remember_seconds
+        self._remembered[digest] = _Remembered(user, _identity(user), until, set())
+        self._remembered.move_to_end(digest)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    def _digest(self, authorization: bytes) -> bytes:
+        return hashlib.blake2b(authorization, digest_size=32, key=self._key).digest()
+
+    def _user(self, name: str) -> User | None:
+        if self._file is not None and (user := self._file.current().get(name)) is not None:
+            return user
+        return self._single if name == self._single.name else None
+
+    def _decoy(self, name: str) -> str:
+        """What an unknown user's password is checked against: always the same for a name, and of a kind and
+        cost that is as frequent among the decoys as among the users."""
+        users = None if self._file is None else self._file.current()
+        if self._decoys[0] is not users or not self._decoys[1]:
+            everyone = [*(users or {}).values(), self._single]
+            self._decoys = (users, [passwords.decoy(user.hash) for user in everyone])
+        decoys = self._decoys[1]
+        return decoys[int.from_bytes(self._digest(name.encode())[:8], "big") % len(decoys)]
+
+    def _refuse(self, method: str, result: str, message: str) -> Refusal:
+        self._observe(method, result)
+        return Refusal("unauthenticated", message, None)
+
+    def _locked_out(self, method: str, locked: LockedOut) -> Refusal:
+        self._observe(method, "locked_out")
+        return Refusal(
+            "locked_out",
+            f"Too many wrong passwords were sent {locked.what}. Wait {_duration(locked.seconds)}, then try "
+            "again with the right MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+            locked.seconds,
+        )
+
+    def _busy(self, seconds: int) -> Refusal:
+        self._observe("basic", "locked_out")
+        return Refusal(
+            "locked_out",
+            f"Too many passwords are being checked at this moment. Try again in {_duration(seconds)}.",
+            seconds,
+        )
+
+
+def _identity(user: User) -> Identity:
+    return Identity(user.name, user.role, "basic")
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    parts = [
+        f"{count} {unit}{'' if count == 1 else 's'}"
+        for count, unit in ((minutes, "minute"), (rest, "second"))
+        if count
+    ]
+    return " and ".join(parts)
