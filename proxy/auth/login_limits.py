@@ -31,6 +31,8 @@ from dataclasses import dataclass
 KNOWN_SECONDS = 24 * 3600.0
 """How long an address counts as one where a user has signed in lately."""
 KNOWN_LIMIT = 10_000
+COUNTS_LIMIT = 100_000
+"""Counts kept at once, about 50 MB; the oldest gives way."""
 NAME_FACTOR = 2
 KNOWN_FACTOR = 10
 FIRST_DELAY = 0.25
@@ -149,6 +151,8 @@ class LoginLimits:
     def _count(self, key: Hashable, now: float) -> None:
         self._counts.setdefault(key, deque(maxlen=self._failures * KNOWN_FACTOR)).append(now)
         self._counts.move_to_end(key)
+        if len(self._counts) > COUNTS_LIMIT:
+            self._counts.popitem(last=False)
 
     def _recent(self, key: Hashable, now: float) -> deque[float]:
         count = self._counts.get(key)
