@@ -1,4 +1,4 @@
-"""Which of MLflow's operations a request is, what it takes and how it is carried: operations.tsv, looked up."""
+"""Which of MLflow's operations a request is, what it takes and how it is carried: operations.tsv, loaded."""
 
 from __future__ import annotations
 
