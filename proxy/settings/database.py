@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proxy.errors import UserError
 from proxy.settings.fields import Settings
+from proxy.settings.values import masked_uri
 
 _SCHEMES = "sqlite:///, postgresql://, mysql:// or mssql://"
 # By dialect, the first that is there: the driver's name in SQLAlchemy, its module, the package to install.
@@ -55,6 +56,12 @@ def driver_uri(uri: str) -> str:
     raise ValueError(f"the driver for {dialect}:// is not installed: pip install '{candidates[0][2]}'")
 
 
+def names_database(uri: str) -> bool:
+    """Whether a URI that may name something else too (a registry can be a plugin's) names a database."""
+    dialect = uri.partition("://")[0].lower().partition("+")[0]
+    return dialect in {"sqlite", "postgres", "mariadb", *_DRIVERS}
+
+
 def database_uri(settings: Settings) -> str:
     """The tracking database's URI with its driver; SQLite in the data directory where none is set.
 
@@ -90,6 +97,11 @@ def check_artifact_root(root: str) -> None:
         raise ValueError(
             f"{scheme}: names a server of artifacts, and this is the server: "
             "name a directory or a bucket such as s3://bucket/path"
+        )
+    if masked_uri(root) != root:
+        raise ValueError(
+            "a password does not belong in it, any local user can read MLflow's arguments: "
+            "use the storage's own variables or files"
         )
     if scheme in _STORAGE and not _found(_STORAGE[scheme][0]):
         raise ValueError(f"the package for {scheme}:// is not installed: pip install {_STORAGE[scheme][1]}")

@@ -13,13 +13,17 @@ from pydantic import ValidationError
 from proxy.errors import UserError
 from proxy.settings import names
 from proxy.settings.check import check_texts, check_values
-from proxy.settings.database import absolute, driver_uri
+from proxy.settings.database import absolute, driver_uri, names_database
 from proxy.settings.fields import Settings
 from proxy.settings.sources import Problems, Read, Source, named_files, read_env_file, read_yaml
 from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest
 
 # Further databases of MLflow's, which need their driver named as the main one does.
-_OTHER_DATABASES = ("MLFLOW_REGISTRY_STORE_URI", "MLFLOW_READ_REPLICA_BACKEND_STORE_URI")
+_OTHER_DATABASES = (
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_WORKSPACE_STORE_URI",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +221,7 @@ def _passthrough(
         if origin[name] == "environment" and not (name.startswith("MLFLOW_") or name in KNOWN):
             continue
         found[name] = text
-        if name in _OTHER_DATABASES:
+        if name in _OTHER_DATABASES and names_database(text):
             try:
                 found[name] = driver_uri(text)
             except ValueError as error:

@@ -97,8 +97,11 @@ def read_env_file(path: Path, origin: str, problems: Problems) -> Read:
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
             # The line is not shown: it may be the rest of a secret that was pasted over several lines.
+            # Empty lines before it belong to the same binding.
+            original = binding.original
+            blank = original.string[: -len(original.string.lstrip()) or None].count("\n")
             problems.add(
-                "", origin, f"line {binding.original.line} is not NAME=value; is a quotation mark missing?"
+                "", origin, f"line {original.line + blank} is not NAME=value; is a quotation mark missing?"
             )
         elif binding.key is not None and binding.value is not None:
             read.texts[binding.key] = binding.value
