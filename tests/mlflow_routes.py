@@ -1,4 +1,4 @@
-"""Run as a process of its own: prints as JSON the installed MLflow's routes, and which of them serves each probe.
+"""Run as a process of its own: prints, as JSON, the installed MLflow's routes and which serves each probe.
 
 Reads ``[[method, path], …]`` from standard input. It asks Starlette's and Werkzeug's own matching, in the
 order in which ``mlflow server`` does: FastAPI's routes first, the mounted Flask application after them.
