@@ -94,11 +94,11 @@ def configure(settings: LogSettings, descriptor: int = _STANDARD_ERROR) -> Appli
     return _installed
 
 
-def mlflow_line(stream: str, line: str) -> None:
-    """Log one line that MLflow wrote to its `stdout` or `stderr`, at the level that it names, else info."""
+def mlflow_line(line: str, generation: int) -> None:
+    """Log a line that MLflow wrote, at the level that it names, else info; `generation` counts its starts."""
     word = _LEVEL_WORD.search(line, 0, 64)
     level = logging.getLevelNamesMapping()[word[1]] if word else logging.INFO
-    _MLFLOW.log(level, "%s", line.rstrip("\r\n"), extra={"source": "mlflow", "stream": stream})
+    _MLFLOW.log(level, "%s", line.rstrip("\r\n"), extra={"source": "mlflow", "generation": generation})
 
 
 def record_line(record: logging.LogRecord) -> bytes:

@@ -90,7 +90,7 @@ class LineWriter:
             if self._refused:
                 self._say(
                     "slow",
-                    "%s takes lines too slowly: %d are dropped so far; see mlflow_proxy_log_lines_dropped_total",
+                    "%s takes lines too slowly: %d dropped so far; see mlflow_proxy_log_lines_dropped_total",
                     self._name,
                     self._refused,
                 )

@@ -20,7 +20,7 @@ CLOSED_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-
 
 
 def head(content_type: str, length: int, policy: str = CLOSED_POLICY) -> list[tuple[bytes, bytes]]:
-    """The headers that every answer of ours has: kept by no cache, shown in no frame, taken for nothing else."""
+    """The headers of every answer of ours: kept by no cache, shown in no frame, taken for nothing else."""
     return [
         (b"content-type", content_type.encode("ascii")),
         (b"content-length", b"%d" % length),

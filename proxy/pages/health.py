@@ -28,7 +28,7 @@ class Readiness(Protocol):
 
 
 async def livez(scope: Scope, receive: Receive, send: Send) -> None:
-    """200 for as long as the event loop turns: MLflow's state does not count, and a restart would not mend it."""
+    """200 while the event loop turns. MLflow's state does not count: a restart of ours would not mend it."""
     if await other_method(scope, send):
         return
     body = b"[+]ping ok\nlivez check passed\n" if _verbose(scope) else b"ok\n"

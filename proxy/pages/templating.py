@@ -1,4 +1,4 @@
-"""Our HTML pages: Jinja2 templates, escaped by default, with their style and script inside and nothing outside."""
+"""Our HTML pages: Jinja2 templates, escaped by default, style and script inside, nothing from outside."""
 
 from __future__ import annotations
 
