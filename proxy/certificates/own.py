@@ -39,6 +39,7 @@ AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 396
 """Browsers take 398 at most (CA/Browser Forum; for public authorities, but why be longer)."""
 RENEW_DAYS = 30
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 _SKEW = datetime.timedelta(hours=1)  # clients' clocks are not ours
 
 
@@ -64,11 +65,8 @@ def _normal(host: str) -> str | None:
     try:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
-        try:
-            name = host.strip(".").encode("idna").decode("ascii").lower()
-        except UnicodeError:
-            return None
-        return name if name and not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-_.") else None
+        name = host.strip(".").lower()
+        return name if name and not set(name) - _NAME_CHARACTERS else None
     return None if address.is_unspecified else str(address)
 
 
