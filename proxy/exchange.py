@@ -99,3 +99,26 @@ class Exchange:
         """What failed, from ERRORS."""
         self.abandoned = False
         """True where the client left and MLflow was still at work for it."""
+
+
+class Refused(Exception):
+    """Raised by any layer to end a request with an answer of ours; the edge writes it.
+
+    `reason` is one of REFUSALS or ERRORS; `retry_after` is in seconds.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        reason: str,
+        retry_after: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.reason = reason
+        self.retry_after = retry_after
+        self.headers = headers

@@ -1,0 +1,171 @@
+"""The outermost layer: every request gets its exchange, and its log line and numbers whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
+
+from proxy import addresses
+from proxy.exchange import Exchange, Refused
+from proxy.forward import ClientGone, CutShort
+from proxy.operations import UNPARSED
+from proxy.pages import errors
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("proxy.edge")
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}\Z")
+# nginx's status for a client that left before it was answered; it is only ever logged and counted.
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Observer(Protocol):
+    """The metrics: told of every exchange."""
+
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def observe(self, exchange: Exchange) -> None: ...
+
+
+class Log(Protocol):
+    """The access log: told of every exchange when it is over."""
+
+    def write(self, exchange: Exchange, query: bytes) -> None: ...
+
+
+class Edge:
+    """An ASGI application around `app`; `internal` marks the listener that only MLflow's jobs use."""
+
+    def __init__(
+        self,
+        app: App,
+        metrics: Observer,
+        access_log: Log,
+        trusted_proxies: Sequence[addresses.Network],
+        *,
+        internal: bool = False,
+    ) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = access_log
+        self._trusted = tuple(trusted_proxies)
+        self._internal = internal
+        # Unique between processes by its first half, within one by its second: a tenth of uuid4's cost.
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._arrival(scope)
+        started = False
+
+        async def observed(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                exchange.status = message["status"]
+                exchange.first_byte = time.perf_counter()
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", exchange.request_id.encode("ascii")),
+                ]
+            else:
+                exchange.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        self._metrics.begin()
+        try:
+            await self._app(scope, receive, observed)
+        except Refused as refused:
+            if started:
+                scope["cut"]()
+            else:
+                await _answer(scope, observed, exchange, refused)
+        except ClientGone:
+            if not started:
+                exchange.status = CLIENT_CLOSED_REQUEST
+            scope["cut"]()
+        except CutShort:
+            scope["cut"]()
+        except asyncio.CancelledError:
+            exchange.error = exchange.error or "cut_short"
+            scope["cut"]()
+            raise
+        except Exception:
+            exchange.error = "crashed"
+            log.exception("request %s crashed", exchange.request_id)
+            if started:
+                scope["cut"]()
+            else:
+                crash = Refused(500, "The proxy failed on this request; its log says why.", reason="crashed")
+                await _answer(scope, observed, exchange, crash)
+        finally:
+            self._over(exchange, scope["query_string"])
+
+    def unparsed(self, client: str, target: bytes, status: int, message: str) -> bytes:
+        """Log, count and word the answer to what never became a request (protocol.Unparsed)."""
+        path = target.split(b"?", 1)[0].decode("utf-8", "replace")
+        exchange = Exchange("", path, time.perf_counter(), time.time())
+        exchange.request_id = f"{self._id_prefix}{next(self._ids):08x}"
+        exchange.client = client
+        exchange.internal = self._internal
+        exchange.operation = UNPARSED
+        exchange.refusal = "unparsed"
+        exchange.status = status
+        answer = errors.raw_refusal(status, message, exchange.request_id)
+        exchange.bytes_out = len(answer.partition(b"\r\n\r\n")[2])
+        self._metrics.begin()
+        self._over(exchange, b"")
+        return answer
+
+    def _arrival(self, scope: Scope) -> Exchange:
+        exchange = Exchange(scope["method"], scope["path"], time.perf_counter(), time.time())
+        scope["exchange"] = exchange
+        exchange.scheme = scope["scheme"]
+        exchange.internal = self._internal
+        peer = scope["client"]
+        exchange.client = peer[0] if peer else ""
+        request_id = b""
+        forwarded_for = []
+        for name, value in scope["headers"]:
+            if name == b"user-agent":
+                exchange.user_agent = value.decode("latin-1")
+            elif name == b"x-request-id":
+                request_id = value
+            elif name == b"x-forwarded-for":
+                forwarded_for.append(value)
+        if self._trusted and addresses.is_trusted(exchange.client, self._trusted):
+            if _REQUEST_ID.match(request_id):
+                exchange.request_id = request_id.decode("ascii")
+            exchange.client = addresses.client_address(exchange.client, forwarded_for, self._trusted)
+        if not exchange.request_id:
+            exchange.request_id = f"{self._id_prefix}{next(self._ids):08x}"
+        return exchange
+
+    def _over(self, exchange: Exchange, query: bytes) -> None:
+        exchange.ended = time.perf_counter()
+        self._metrics.end()
+        self._metrics.observe(exchange)
+        self._log.write(exchange, query)
+
+
+async def _answer(scope: Scope, send: Send, exchange: Exchange, refused: Refused) -> None:
+    if exchange.error is None:
+        exchange.refusal = refused.reason
+    await errors.refuse(
+        scope,
+        send,
+        refused.status,
+        refused.message,
+        retry_after=refused.retry_after,
+        headers=refused.headers,
+    )

@@ -1,0 +1,171 @@
+"""Which headers pass between a client and MLflow, and which are made, taken out or rewritten here."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from proxy.exchange import Exchange
+from proxy.identity import Identity
+
+Headers = list[tuple[bytes, bytes]]
+
+# RFC 9110, section 7.6.1, and two that were never standard; what `Connection` names is added per message.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# Never passed on from a client. Framing and Host are made anew; Origin was checked by us, and MLflow would
+# refuse every one but localhost's; `Expect` is answered by our own server.
+_OURS = HOP_BY_HOP | {
+    b"host",
+    b"content-length",
+    b"expect",
+    b"origin",
+    b"authorization",
+    b"x-mlflow-authorization",
+    b"x-request-id",
+    b"x-real-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"true-client-ip",
+    b"forwarded",
+    b"x-user",
+    b"x-email",
+    b"x-remote-user",
+    b"x-remote-email",
+    b"x-remote-groups",
+    b"x-remote-group",
+    b"x-webauth-user",
+    b"x-authenticated-user",
+    b"remote-user",
+    b"remote-email",
+    b"remote-groups",
+    b"remote-name",
+}
+_OURS_BY_PREFIX = (b"x-forwarded-", b"x-auth-request-", b"x-authentik-", b"x-proxy-", b"x-original-")
+
+OUR_COOKIES = (b"__Host-mlflow_proxy_", b"mlflow_proxy_")
+"""How the names of our own cookies begin; MLflow never sees one."""
+
+
+def named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """The header names that `Connection` says are for this hop alone (RFC 9110, section 7.6.1)."""
+    return frozenset(
+        token.strip().lower()
+        for name, value in headers
+        if name == b"connection"
+        for token in value.split(b",")
+    )
+
+
+def for_mlflow(
+    headers: Headers,
+    exchange: Exchange,
+    identity: Identity | None,
+    *,
+    authority: bytes,
+    gateway: bool,
+    provider_key: bool,
+    body_length: int | None,
+    chunked: bool,
+) -> Headers:
+    """The headers that MLflow gets: the client's without what it may not say, and ours.
+
+    `authority` is MLflow's own address, so that its Host check passes whatever public name was asked for.
+    `gateway` marks the routes from which MLflow hands every header on to a model provider
+    (mlflow/gateway/providers/base.py): nothing of ours and no cookie goes there. `provider_key` says that
+    the caller's own credential came in ``X-MLflow-Authorization``, so that ``Authorization`` is the
+    provider's key and passes. `body_length` or `chunked` frame the body; neither means there is none.
+    """
+    dropped = _OURS
+    for name, _ in headers:
+        if name == b"connection":
+            dropped = _OURS | named_by_connection(headers)
+            break
+    result: Headers = [(b"host", authority)]
+    for name, value in headers:
+        if name in dropped:
+            if name == b"authorization" and provider_key:
+                result.append((name, value))
+            continue
+        # WSGI turns `_` and `-` into the same, so X_Forwarded_User would arrive as X-Forwarded-User.
+        if b"_" in name or (name[:2] == b"x-" and name.startswith(_OURS_BY_PREFIX)):
+            continue
+        if name == b"cookie":
+            if gateway:
+                continue
+            value = without_our_cookies(value)
+            if not value:
+                continue
+        result.append((name, value))
+    if not gateway:
+        # Never empty: without an X-Forwarded-For MLflow's Assistant takes every caller for a local one.
+        result.append((b"x-forwarded-for", exchange.client.encode("latin-1", "replace") or b"unknown"))
+        result.append((b"x-request-id", exchange.request_id.encode("latin-1", "replace")))
+        if identity is not None:
+            result.append((b"x-forwarded-user", quote(identity.user, safe="@:/+ ").encode()))
+    if chunked:
+        result.append((b"transfer-encoding", b"chunked"))
+    elif body_length is not None:
+        result.append((b"content-length", b"%d" % body_length))
+    return result
+
+
+def without_our_cookies(value: bytes) -> bytes:
+    """A Cookie header's value without the cookies that are ours (RFC 6265, section 4.2.1)."""
+    if b"mlflow_proxy_" not in value:
+        return value
+    kept = [pair for pair in value.split(b";") if not pair.strip().startswith(OUR_COOKIES)]
+    return b";".join(kept).strip()
+
+
+def for_client(headers: Headers, status: int, *, authorities: tuple[bytes, ...], prefix: bytes) -> Headers:
+    """The headers of MLflow's answer as the client gets them.
+
+    Date and Server are our own server's to say. A Location that names MLflow's own address becomes a path
+    below `prefix`, the public URL's path: MLflow knows neither our name nor our scheme. A 204 and a 304
+    keep no Content-Length, which would announce a body that can't come (RFC 9110, section 8.6).
+    """
+    dropped = HOP_BY_HOP
+    for name, _ in headers:
+        if name == b"connection":
+            dropped = HOP_BY_HOP | named_by_connection(headers)
+            break
+    bodyless = status in (204, 304)
+    result: Headers = []
+    for name, value in headers:
+        if name in dropped or name in (b"date", b"server") or (bodyless and name == b"content-length"):
+            continue
+        if name == b"location":
+            value = _location(value, authorities, prefix)
+        result.append((name, value))
+    return result
+
+
+def _location(value: bytes, authorities: tuple[bytes, ...], prefix: bytes) -> bytes:
+    for scheme in (b"http://", b"https://"):
+        if value.startswith(scheme):
+            host, slash, rest = value[len(scheme) :].partition(b"/")
+            if host not in authorities:
+                return value
+            return prefix + b"/" + rest if slash else prefix + b"/"
+    if value.startswith(b"/") and not value.startswith(b"//"):
+        return prefix + value
+    return value
+
+
+def head(method: str, target: bytes, headers: Headers) -> bytes:
+    """A request's head as it goes over the wire (RFC 9112, section 3)."""
+    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), target)]
+    lines.extend([b"%s: %s" % header for header in headers])
+    return b"\r\n".join(lines) + b"\r\n\r\n"

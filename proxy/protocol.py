@@ -1,0 +1,117 @@
+"""uvicorn's httptools protocol, where its parser hides or refuses what we must see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# MLflow takes headers without a limit (1 MB was fine); nginx takes 32 KiB, Apache 100 lines of 8 KiB.
+HEADER_LIMIT = 64 * 1024
+# How long a request's head may take, in seconds: one that trickles in holds a connection for ever otherwise.
+HEAD_SECONDS = 30.0
+
+
+class Unparsed(Protocol):
+    """What the application does of a request that never becomes one: log it, count it, word the answer."""
+
+    def unparsed(self, client: str, target: bytes, status: int, message: str) -> bytes:
+        """The answer's whole bytes, head and body."""
+
+
+class ProxyProtocol(HttpToolsProtocol):
+    """Adds to the ASGI scope:
+
+    ``connection_lost``: a set of functions called when the client's connection ends, so that no task need
+    wait on ``receive()`` for it; ``cut``: ends the connection at once, so that an answer which can't be
+    completed is seen to be incomplete; ``hidden``: why the target can't be told from what ASGI shows of it
+    (absolute form, fragment), or None.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lost: set[Callable[[], None]] = set()
+        self._head_size = 0
+        self._in_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refusal = (400, "This is not a valid HTTP/1.1 request.")
+        self.url = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+        for left in list(self.lost):
+            left()
+        self.lost.clear()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._in_head:
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_too_slow)
+        else:
+            self._stop_head_timer()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self._head_size = 0
+        self.scope["connection_lost"] = self.lost  # type: ignore[typeddict-unknown-key]
+        self.scope["cut"] = self._cut  # type: ignore[typeddict-unknown-key]
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > HEADER_LIMIT - 1:
+            self._refuse(414, f"The request's target is longer than {HEADER_LIMIT - 1} bytes.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value) + 4
+        if self._head_size > HEADER_LIMIT:
+            self._refuse(431, f"The request's headers are larger than {HEADER_LIMIT} bytes.")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        hidden = None
+        if not self.url.startswith(b"/"):
+            hidden = "its target is not a path: a request in absolute form is for a forward proxy"
+        elif b"#" in self.url:
+            hidden = "its target has a fragment, which is never sent"
+        self.scope["hidden"] = hidden  # type: ignore[typeddict-unknown-key]
+        super().on_headers_complete()
+        if self.parser.should_upgrade():
+            # Nothing here is upgraded; what follows on such a connection would not be parsed as requests.
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls this when its parser gives up; `msg` is its own wording."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An answer is under way on this connection: another one must not be written into it.
+            self.transport.abort()
+            return
+        status, message = self._refusal
+        app = cast(Unparsed, self.config.loaded_app)
+        self.transport.write(app.unparsed(self.client[0] if self.client else "", self.url, status, message))
+        self.transport.close()
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._refusal = (status, message)
+        raise ValueError(message)  # the parser stops, and data_received calls send_400_response
+
+    def _head_too_slow(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self._refusal = (408, f"The request's head took longer than {HEAD_SECONDS:g} s.")
+            self.send_400_response("")
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _cut(self) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # so that uvicorn does not report an answer left incomplete
+        self.transport.abort()

@@ -1,0 +1,69 @@
+"""Notices requests in which nothing moves: one sweep a second over all of them, so that each pays nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from proxy.exchange import Exchange
+
+SWEEP_SECONDS = 1.0
+
+
+class Passage:
+    """One request's way through the forwarder, and what ends it early.
+
+    The forwarder sets `deadline` (loop time) and `late` (the reason it then ends with, from
+    exchange.ERRORS) before each wait; the connection calls `client_left`.
+    """
+
+    __slots__ = ("abandon_for", "deadline", "exchange", "late", "left_with_mlflow", "task", "why")
+
+    def __init__(self, task: asyncio.Task[object], exchange: Exchange, abandon_for: float) -> None:
+        self.task = task
+        self.exchange = exchange
+        self.abandon_for = abandon_for
+        self.deadline = math.inf
+        self.late = "stalled"
+        self.left_with_mlflow = False
+        """True while a thread of MLflow works on the request and can't be stopped."""
+        self.why: str | None = None
+        """Why the task was cancelled by us; None while it wasn't."""
+
+    def client_left(self) -> None:
+        """The client's connection ended. MLflow's thread, once it runs, is waited for; all else ends now."""
+        if self.left_with_mlflow:
+            if not self.exchange.abandoned:
+                self.exchange.abandoned = True
+                self.exchange.error = "client_gone"
+                self.deadline = asyncio.get_running_loop().time() + self.abandon_for
+                self.late = "client_gone"
+        else:
+            self.end("client_gone")
+
+    def end(self, why: str) -> None:
+        """Cancel the request's task, once."""
+        if self.why is None:
+            self.why = why
+            self.task.cancel()
+
+    def ours(self) -> bool:
+        """In a CancelledError's handler: whether `end` raised it, which is then taken back."""
+        if self.why is None:
+            return False
+        return self.task.uncancel() == 0
+
+
+class Watchdog:
+    """The passages under way; `run` ends those that are past their deadline."""
+
+    def __init__(self) -> None:
+        self.passages: set[Passage] = set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = loop.time()
+            for passage in [passage for passage in self.passages if passage.deadline < now]:
+                passage.end(passage.late)
