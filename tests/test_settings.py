@@ -99,6 +99,7 @@ def test_each_source_is_stronger_than_the_next(tmp_path: Path) -> None:
 
     loaded = read(tmp_path, MLFLOW_PORT_FILE="port", MLFLOW_PORT="5")
     assert (loaded.settings.port, loaded.origin["MLFLOW_PORT"]) == (5, "environment")
+    assert read(tmp_path, MLFLOW_PORT_FILE="not-even-there", MLFLOW_PORT="5").settings.port == 5
 
     loaded = load({"MLFLOW_PORT": "6"}, {"MLFLOW_PORT": "5"}, tmp_path)
     assert (loaded.settings.port, loaded.origin["MLFLOW_PORT"]) == (6, "command line")
@@ -311,6 +312,7 @@ def test_every_problem_is_told_at_once_with_its_name_and_place(tmp_path: Path) -
         ("MLFLOW_DEFAULT_ARTIFACT_ROOT", f"https://u:{SECRET}@storage.example.com"),
         ("MLFLOW_DEFAULT_ARTIFACT_ROOT", f"sftp://u:{SECRET}@storage.example.com/x"),
         ("MLFLOW_S3_ENDPOINT_URL", "minio:9000"),
+        ("MLFLOW_S3_ENDPOINT_URL", f"ftp://u:{SECRET}@minio:9000"),
         ("MLFLOW_UI_OAUTH_CLIENT_ID", "abc"),
         ("MLFLOW_UI_OAUTH_CLIENT_SECRET", SECRET),
         ("PROXY_DATA_DIRECTORY", "x"),
@@ -615,6 +617,11 @@ def test_a_tcp_address_for_a_port_is_explained(tmp_path: Path) -> None:
 
 
 # ---- Databases ----
+
+
+def test_a_database_scheme_that_sqlalchemy_dropped_is_told_by_its_new_name(tmp_path: Path) -> None:
+    line = problem(tmp_path, MLFLOW_BACKEND_STORE_URI="postgres://u:p@h/d")
+    assert line.endswith("write postgresql://")
 
 
 @pytest.mark.parametrize(

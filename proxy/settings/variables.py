@@ -142,9 +142,8 @@ KNOWN: dict[str, Variable] = SETTINGS | {variable.name: variable for variable in
 FILE_NAMES: dict[str, str] = {
     f"{name}_FILE": name
     for name in sorted({name for name, variable in KNOWN.items() if variable.in_files} | FILE_PASSTHROUGH)
-    # A real name that ends in _FILE is never taken for a reference to a file, nor is the name of a file kept
-    # in one.
-    if f"{name}_FILE" not in KNOWN and name != "GOOGLE_APPLICATION_CREDENTIALS"
+    # That one is the name of a file already: a file with a name in it is not what a person would mean.
+    if name != "GOOGLE_APPLICATION_CREDENTIALS"
 }
 """NAME_FILE to NAME, for everything that may be read from a file."""
 
