@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from proxy.exchange import Exchange
 from proxy.pages.answers import HTML, App, Receive, Scope, Send, answer
+from proxy.pages.errors import is_navigation
 from proxy.pages.health import Readiness
 from proxy.pages.templating import Page
 
 RETRY_AFTER = 2
 """Seconds: how soon the page without scripts asks again, and what Retry-After says."""
+
+
+class Mlflow(Readiness, Protocol):
+    """Readiness, and whether requests reach it at all."""
+
+    @property
+    def up(self) -> bool: ...
+
 
 _PAGE = Page("waiting.html", script="waiting.js")
 
@@ -34,3 +45,13 @@ def waiting(state: Readiness, prefix: str = "") -> App:
         await answer(scope, send, 503, body, HTML, headers=headers, policy=_PAGE.policy)
 
     return app
+
+
+def unless_up(state: Mlflow, app: App, prefix: str = "") -> App:
+    """`app`, or the waiting page where a browser navigates while no MLflow would take its request."""
+    page = waiting(state, prefix)
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        await (page if not state.up and is_navigation(scope) else app)(scope, receive, send)
+
+    return either
