@@ -53,8 +53,8 @@ def prepare(path: Path) -> DataDir:
     places = layout(path)
     if bad := set("?#%") & set(str(places.path)):
         raise UserError(
-            f"PROXY_DATA_DIR is {places.path}: {' '.join(sorted(bad))} can't be part of it, because MLflow reads "
-            "it as a URI; choose another path"
+            f"PROXY_DATA_DIR is {places.path}: {' '.join(sorted(bad))} can't be part of it, because MLflow "
+            "reads it as a URI; choose another path"
         )
     try:
         places.path.mkdir(mode=0o700, parents=True, exist_ok=True)

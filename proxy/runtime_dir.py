@@ -16,7 +16,7 @@ PREFIX = "mlflow-proxy-"
 SOCKET_LIMIT = 100
 """Bytes that a socket's path may have: sockaddr_un has 108 with its end, and some systems fewer."""
 
-LONGEST_NAME = "generation-9999999.sock"
+LONGEST_NAME = "g9999999.sock"
 
 
 @contextlib.contextmanager

@@ -68,8 +68,7 @@ def command(settings: Settings, socket: Path, jobs_port: int) -> list[str]:
     ]
     return [
         sys.executable,
-        "-m",
-        "mlflow",
+        str(Path(__file__).with_name("launch.py")),
         "server",
         *settings.mlflow_args,
         # After what a person gave: the last of an option wins.

@@ -24,7 +24,7 @@ from proxy.mlflow_server.output import Lines, Progress
 KILL_GRACE = 3.0
 """Seconds beyond its grace that a guard gets before it is killed and its work done here."""
 
-_JOB_RUNNERS = ("mlflow.server.jobs._job_runner", "mlflow.server.jobs._executor_runner")
+_JOB_RUNNERS = {b"mlflow.server.jobs._job_runner", b"mlflow.server.jobs._executor_runner"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Generation:
         environment: dict[str, str],
         grace: float,
         progress: Progress,
+        mask: Callable[[str], str],
         take: Callable[[str], None],
     ) -> None:
         self.number = number
@@ -73,14 +74,15 @@ class Generation:
         self.started = time.monotonic()
         self.last_lines: deque[str] = deque(maxlen=20)
         self.over: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-        """Set when ``mlflow server`` or its guard is gone."""
+        """Set as soon as ``mlflow server`` or its guard is gone; ``end`` is still to be called."""
+        self.web_server: Process | None = None
         self.job_runner: Process | None = None
         self.job_storage: str | None = None
         self._command = command
         self._environment = {**environment, MARKER: self.marker}
         self._grace = grace
+        self._mask = mask
         self._take = take
-        self._exit: Exit | None = None
         self._orderly = False
         self._ended = asyncio.Lock()
         self._transports: list[asyncio.BaseTransport] = []
@@ -110,7 +112,9 @@ class Generation:
                 os.close(end)
         self._output = await self._read(printed, self._on_line)
         self._status = await self._read(said, self._on_status)
-        self._status.ended.add_done_callback(lambda _: self._on_guard_gone())
+        self._status.ended.add_done_callback(
+            lambda _: self._over(Exit("guard_lost", "the guard process of MLflow was killed"))
+        )
 
     async def _read(self, end: int, take: Callable[[str], None]) -> Lines:
         loop = asyncio.get_running_loop()
@@ -120,6 +124,7 @@ class Generation:
         return protocol
 
     def _on_line(self, line: str) -> None:
+        line = self._mask(line)
         self.progress.read(line)
         self.last_lines.append(line)
         self._take(line)
@@ -131,26 +136,35 @@ class Generation:
         elif said["event"] == "ended":
             self._orderly = True
         elif "signal" in said:
-            self._exit = Exit("killed", f"MLflow was ended by signal {said['signal']}")
+            self._over(Exit("killed", f"MLflow was ended by signal {said['signal']}"))
         elif "code" in said:
-            self._exit = Exit("exited", f"MLflow ended by itself (exit code {said['code']})")
+            self._over(Exit("exited", f"MLflow ended by itself (exit code {said['code']})"))
         else:
             self._orderly = True
-            self._exit = Exit("exited", f"MLflow could not be started: {said['error']}")
+            self._over(Exit("exited", f"MLflow could not be started: {said['error']}"))
 
-    def _on_guard_gone(self) -> None:
+    def _over(self, why: Exit) -> None:
+        # The first to be told is the cause; what the guard ends after that is not.
         if not self.over.done():
-            self.over.set_result(self._exit or Exit("guard_lost", "the guard process of MLflow was killed"))
+            self.over.set_result(why)
 
-    def find_jobs(self) -> None:
-        """Find the job runner, which MLflow starts and then forgets, and where the job queues are."""
+    def find_processes(self) -> None:
+        """Find uvicorn and the job runner, ``mlflow server``'s children, and where the job queues are.
+
+        The job runner's end MLflow never notices, and uvicorn's it takes seconds to follow.
+        """
         for pid in guard.descendants(self._process.pid):
+            known = guard.stat(pid)
+            if known is None or known[1] != self.pid:
+                continue
             if self.job_storage is None:
                 self.job_storage = guard.environment_of(pid).get(guard.JOB_STORAGE)
             with contextlib.suppress(OSError):
-                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                if any(name.encode() in arguments for name in _JOB_RUNNERS) and (known := guard.stat(pid)):
+                arguments = set(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+                if arguments & _JOB_RUNNERS:
                     self.job_runner = Process(pid, known[3])
+                elif b"uvicorn" in arguments:
+                    self.web_server = Process(pid, known[3])
 
     async def end(self, grace: float) -> None:
         """End all of it, in good order within `grace` seconds and by force after that."""

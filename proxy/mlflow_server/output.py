@@ -105,6 +105,7 @@ class Progress:
                 f"{self._database} has the tables of another version of MLflow; back it up and run "
                 "`mlflow db upgrade`, or use the version that it belongs to"
             )
-        elif self.migrating and ("Started server process" in line or "Started parent process" in line):
+        elif "Started server process" in line or "Started parent process" in line:
+            # uvicorn's first words: MLflow has opened its stores by then.
             self.migrating = False
             self.step = None

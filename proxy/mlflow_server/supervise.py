@@ -78,6 +78,7 @@ class MlflowServer:
         self._jobs_lost_at: float | None = None
         self._ready_since: float | None = None
         self._became_ready = asyncio.Event()
+        self._now_up = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace = settings.grace_seconds
         self._finished: asyncio.Event | None = None
@@ -109,6 +110,17 @@ class MlflowServer:
             "database": mlflow or self._database_problem,
             "jobs": mlflow or self._jobs_problem,
         }
+
+    @property
+    def up(self) -> bool:
+        """Whether a generation has taken the socket: requests reach it, though its database may be away."""
+        return self._now_up.is_set()
+
+    async def wait_up(self, timeout: float) -> bool:  # noqa: ASYNC109 - False at the deadline, nothing raised
+        """Wait until it is up; False where it is not after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._now_up.wait(), timeout)
+        return self.up
 
     async def wait_ready(self, timeout: float) -> bool:  # noqa: ASYNC109 - False at the deadline, nothing raised
         """Wait until MLflow is ready; False where it is not after so many seconds."""
@@ -167,7 +179,7 @@ class MlflowServer:
         self._state = f"{over.text}{step}; it is started again in {delay:g} s"
         # What it said last is all there is to know why it could not start.
         said = list(current.last_lines) if self._ready_since is None else []
-        logger.error("%s%s", self._state, "".join(f"\n    {line}" for line in said))
+        logger.error("%s%s", self._state, "".join(f"\n    {line[:500]}" for line in said))
         self._observe(
             "restart",
             {
@@ -189,12 +201,13 @@ class MlflowServer:
         number = self.generation
         current = self._current = Generation(
             number,
-            socket := self._runtime / f"generation-{number}.sock",
+            socket := self._runtime / f"g{number}.sock",
             command(self._settings, socket, self._jobs_port),
             values,
             self._grace,
             Progress(place_of(uri)),
-            lambda line: self._observe("line", {"text": mask(line), "generation": number}),
+            mask,
+            lambda line: self._observe("line", {"text": line, "generation": number}),
         )
         grace = self._grace
         try:
@@ -249,11 +262,12 @@ class MlflowServer:
             answer.result()
         finally:
             answer.cancel()
-        await asyncio.to_thread(current.find_jobs)
+        await asyncio.to_thread(current.find_processes)
         if current.job_storage:
             leftovers.write(running_file, current.marker, self._runtime, current.job_storage)
         current.socket.rename(self.socket)
         self._ready_since = time.monotonic()
+        self._now_up.set()
         self._set_ready(True)
         seconds = round(self._ready_since - current.started, 1)
         logger.info("MLflow is ready (generation %d, pid %s, %.1f s)", current.number, current.pid, seconds)
@@ -264,7 +278,10 @@ class MlflowServer:
                 await asyncio.wait({probe}, timeout=TICK)
                 if probe.done():
                     probe.result()
-                runner = current.job_runner
+                web_server, runner = current.web_server, current.job_runner
+                if web_server is not None and not web_server.alive:
+                    # Looked at first: its helpers follow it, and would be taken for the cause.
+                    return Exit("exited", "MLflow's web server (uvicorn) has ended")
                 if runner is not None and not runner.alive and self._jobs_lost(current):
                     return Exit("jobs_lost", "MLflow's job runner has ended, and MLflow goes on without jobs")
         finally:
@@ -308,4 +325,5 @@ class MlflowServer:
         """Nothing is served any more: no connection may be made to what is ending."""
         self._state = state
         self._set_ready(False)
+        self._now_up.clear()
         self.socket.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""``mlflow server`` for tests: listens on the socket it is told and does what the file FAKE_PLAN says.
+
+The plan is JSON, read at start and again for each request: ``exit`` (code at once), ``print`` (lines, latin-1),
+``silent`` (never listens), ``status`` (of the call that reaches the database), ``slow`` (seconds before it),
+``stubborn`` (ignores SIGTERM), ``jobs`` (starts a job runner), ``brood`` (children in sessions of their own).
+"""
+
+import json
+import os
+import shlex
+import signal
+import socketserver
+import subprocess
+import sys
+import tempfile
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+
+def plan() -> dict:
+    return json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        status = 200
+        if self.path != "/health":
+            time.sleep(plan().get("slow", 0))
+            status = plan().get("status", 200)
+        body = json.dumps({"pid": os.getpid(), "argv": sys.argv, "environ": dict(os.environ)}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "-"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+
+def main() -> None:
+    now = plan()
+    for line in now.get("print", ()):
+        sys.stderr.buffer.write(line.encode("latin-1") + b"\n")
+        sys.stderr.flush()
+    if "exit" in now:
+        sys.exit(now["exit"])
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if now.get("stubborn") else lambda *_: os._exit(0))
+    if now.get("jobs"):
+        os.environ["_MLFLOW_HUEY_STORAGE_PATH"] = tempfile.mkdtemp()
+        subprocess.Popen([sys.executable, "-m", "mlflow.server.jobs._job_runner"])
+    if now.get("brood"):
+        stubborn = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+        for _ in range(3):
+            subprocess.Popen([sys.executable, "-c", stubborn], start_new_session=True)
+    while now.get("silent"):
+        time.sleep(600)
+    options = shlex.split(sys.argv[sys.argv.index("--uvicorn-opts") + 1])
+    Server(options[options.index("--uds") + 1], Handler).serve_forever()
+
+
+main()

@@ -1,0 +1,5 @@
+"""A job runner that runs nothing."""
+
+import time
+
+time.sleep(600)
