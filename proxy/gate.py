@@ -26,7 +26,7 @@ class Authentication(Protocol):
 
 
 class Page(NamedTuple):
-    """A page of ours that needs no credential of MLflow's users: its operation, and what answers."""
+    """A page of ours that is not MLflow's, at any Host: its operation, which says who may, and what answers."""
 
     operation: Operation
     app: App
@@ -58,17 +58,15 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
-        if page := self._pages.get(scope["path"]):  # at the root also where the public URL has a path
-            exchange.operation = page.operation
-            await page.app(scope, receive, send)
-            return
-        operation = self._operation(scope, exchange)
-        if page := self._pages.get(exchange.path):
-            exchange.operation = page.operation
-            await page.app(scope, receive, send)
-            return
+        # At the root also where the public URL has a path: probes and scrapers ask the process, not the name.
+        page = self._pages.get(scope["path"])
+        operation = page.operation if page else self._operation(scope, exchange)
+        if page is None:
+            page = self._pages.get(exchange.path)
+        if page is not None:
+            operation = exchange.operation = page.operation
 
-        authorization = host = provider_authorization = fetch_site = origin = None
+        authorization = host = for_mlflow = fetch_site = origin = None
         for name, value in scope["headers"]:
             if name == b"authorization":
                 authorization = value
@@ -79,16 +77,32 @@ class Gate:
             elif name == b"origin":
                 origin = value
             elif name == b"x-mlflow-authorization":
-                provider_authorization = value
+                for_mlflow = value
 
-        if operation.access is Access.OPEN:
-            await self._forward(scope, receive, send)
-            return
-        if not exchange.internal and not self._hosts.served(host or b""):
-            shown = (host or b"").decode("latin-1")[:100]
+        if operation.access is not Access.OPEN:
+            if page is None:
+                self._check_site(exchange, operation, host or b"", fetch_site, origin)
+                # A coding agent sends its model provider's key in Authorization and its credential for MLflow
+                # in X-MLflow-Authorization (mlflow/gateway/constants.py).
+                if for_mlflow is not None and exchange.path.startswith("/gateway/"):
+                    scope["provider_key"] = True
+                    authorization = for_mlflow
+            await self._admit(exchange, operation, authorization)
+        app = page.app if page is not None else self._answers.get(operation.name, self._forward)
+        await app(scope, receive, send)
+
+    def _check_site(
+        self,
+        exchange: Exchange,
+        operation: Operation,
+        host: bytes,
+        fetch_site: bytes | None,
+        origin: bytes | None,
+    ) -> None:
+        if not exchange.internal and not self._hosts.served(host):
             raise Refused(
                 421,
-                f"{shown!r} is not a name this server answers to. "
+                f"{host.decode('latin-1')[:100]!r} is not a name this server answers to. "
                 "Its operator adds it to PROXY_ALLOWED_HOSTS or sets PROXY_PUBLIC_URL.",
                 reason="misdirected",
             )
@@ -97,33 +111,30 @@ class Gate:
             reads=operation.access is Access.READ,
             fetch_site=fetch_site,
             origin=origin,
-            own_origins=self._hosts.origins(exchange.scheme, host or b""),
+            own_origins=self._hosts.origins(exchange.scheme, host),
         )
         if why is not None:
             raise Refused(403, f"The request is refused: {why}.", reason="cross_origin")
 
-        # A coding agent sends its model provider's key in Authorization and its credential for MLflow in
-        # X-MLflow-Authorization (mlflow/gateway/constants.py).
-        if provider_authorization is not None and exchange.path.startswith("/gateway/"):
-            scope["provider_key"] = True
-            authorization = provider_authorization
+    async def _admit(self, exchange: Exchange, operation: Operation, authorization: bytes | None) -> None:
+        """Say who is calling; raise Refused where that can't be said, or where they may not do this."""
         identity = self._authentication.recall(authorization, exchange)
         if identity is None:
-            identity = await self._verified(authorization, exchange)
+            outcome = await self._authentication.verify(authorization, exchange)
+            if isinstance(outcome, Refusal):
+                status = 429 if outcome.reason == "locked_out" else 401
+                raise Refused(
+                    status, outcome.message, reason=outcome.reason, retry_after=outcome.retry_after
+                )
+            identity = outcome
         exchange.identity = identity
-
+        message = access.allowed(identity, operation, self._delete_role, self._direct_artifacts)
+        if message is None:
+            return
         if operation.access is Access.CLOSED and not self._direct_artifacts:
             # 501 rather than 403: MLflow's client, where it was told to try, then falls back to us.
-            raise Refused(
-                501,
-                "Artifacts go through this server, not directly to the store (PROXY_DIRECT_ARTIFACTS is off).",
-                reason="not_served",
-            )
-        message = access.allowed(identity, operation, self._delete_role, self._direct_artifacts)
-        if message is not None:
-            raise Refused(403, message, reason="forbidden")
-        app = self._answers.get(operation.name, self._forward)
-        await app(scope, receive, send)
+            raise Refused(501, message, reason="not_served")
+        raise Refused(403, message, reason="forbidden")
 
     def _operation(self, scope: Scope, exchange: Exchange) -> Operation:
         if scope["hidden"] is not None:
@@ -150,9 +161,15 @@ class Gate:
         exchange.operation = operation_of(exchange.method, path.decoded)
         return exchange.operation
 
-    async def _verified(self, authorization: bytes | None, exchange: Exchange) -> Identity:
-        outcome = await self._authentication.verify(authorization, exchange)
-        if isinstance(outcome, Identity):
-            return outcome
-        status = 429 if outcome.reason == "locked_out" else 401
-        raise Refused(status, outcome.message, reason=outcome.reason, retry_after=outcome.retry_after)
+
+def pages_alone(pages: Mapping[str, Page]) -> App:
+    """An application of those pages and nothing else, whoever asks: a listener of its own protects it."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        page = pages.get(scope["path"])
+        if page is None:
+            raise Refused(404, f"Here are {', '.join(pages)} and nothing else.", reason="bad_path")
+        scope["exchange"].operation = page.operation
+        await page.app(scope, receive, send)
+
+    return app

@@ -13,12 +13,13 @@ _ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPED_SLASH = re.compile(rb"%2[Ff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
-# Below these MLflow's artifact names begin; only there a name may hold an encoded slash.
-ARTIFACT_PREFIXES = tuple(
+# Only below these a name may hold an encoded slash: an artifact's, or an MCP server's `namespace/slug`, which
+# MLflow's client always sends encoded (mlflow/store/tracking/mcp_server_registry/rest_mixin.py).
+NAME_PREFIXES = tuple(
     f"/{api}/2.0/mlflow-artifacts/{kind}/"
     for api in ("api", "ajax-api")
     for kind in ("artifacts", "presigned", "mpu/create", "mpu/complete", "mpu/abort")
-)
+) + ("/api/3.0/mlflow/mcp-servers/", "/ajax-api/3.0/mlflow/mcp-servers/")
 
 
 class BadPath(ValueError):
@@ -76,6 +77,6 @@ def _decoded(raw: bytes, prefix: str) -> str:
     if _ESCAPED_SLASH.search(raw):
         # The part before the first encoded slash decides: an alias of a route must not gain one by it.
         before = unquote_to_bytes(_ESCAPED_SLASH.split(raw, maxsplit=1)[0]).decode("utf-8", "replace")
-        if not before.startswith(tuple(prefix + below for below in ARTIFACT_PREFIXES)):
-            raise BadPath("it has an encoded slash outside an artifact's name")
+        if not before.startswith(tuple(prefix + below for below in NAME_PREFIXES)):
+            raise BadPath("it has an encoded slash outside a name that may have one")
     return decoded

@@ -1,0 +1,33 @@
+"""What `mlflow-proxy check` looks at beyond the settings themselves: the files and the password they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy import certificates, data_dir, first_start
+from proxy.auth import users
+from proxy.errors import UserError
+from proxy.settings import Loaded, database_uri
+
+
+def check(loaded: Loaded) -> None:
+    """Raise UserError with a line for each thing that would stop the start; change nothing."""
+    settings = loaded.settings
+    problems: list[str] = []
+    looks: list[Callable[[], object]] = [lambda: database_uri(settings)]
+    if settings.password is not None:
+        looks.append(lambda: first_start.check_password(settings))
+    if settings.users_file is not None:
+        path = settings.users_file
+        looks.append(lambda: users.read(path))
+    if settings.tls and settings.tls_cert_file is not None:
+        looks.append(lambda: certificates.prepare(settings))
+    if settings.data_dir.exists():
+        looks.append(lambda: data_dir.prepare(settings.data_dir))
+    for look in looks:
+        try:
+            look()
+        except UserError as error:
+            problems.extend(str(error).splitlines())
+    if problems:
+        raise UserError("\n".join(problems))

@@ -1,0 +1,262 @@
+"""From settings to a running service: its sockets, its servers, its signals, and the order in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import importlib.metadata
+import logging
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import uvicorn
+import uvloop
+
+from proxy import __version__, certificates, data_dir, first_start, logs
+from proxy.app import Applications, applications
+from proxy.auth import Authenticator
+from proxy.edge import Edge
+from proxy.errors import UserError
+from proxy.metrics import Metrics
+from proxy.mlflow_server import MlflowServer
+from proxy.protocol import ProxyProtocol
+from proxy.runtime_dir import runtime_dir
+from proxy.settings import Loaded, Settings
+from proxy.welcome import welcome
+
+log = logging.getLogger("proxy.serve")
+
+# Longer than any client's pool keeps a connection, so that it is the client that ends an idle one.
+KEEP_ALIVE_SECONDS = 75
+PROGRESS_SECONDS = 5.0
+# What MLflow gets at least, of the grace period, when the requests under way have used it up.
+LEAST_GRACE = 5.0
+
+
+def serve(loaded: Loaded) -> None:
+    """Serve until SIGTERM or SIGINT. Raises UserError for whatever stops the start."""
+    settings = loaded.settings
+    application_log = logs.configure(settings)
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    try:
+        with (
+            _listening(settings.host, settings.port, "MLFLOW_PORT") as main,
+            data_dir.lock(settings.data_dir, _url(settings, main)),
+            runtime_dir(settings.runtime_dir) as runtime,
+        ):
+            uvloop.run(_serve(loaded, main, runtime, application_log))
+    finally:
+        application_log.finish()
+
+
+async def _serve(
+    loaded: Loaded, main: socket.socket, runtime: Path, application_log: logs.ApplicationLog
+) -> None:
+    settings = loaded.settings
+    password = first_start.check_password(settings)
+    tls, authority = certificates.prepare(settings)
+    jobs_token = secrets.token_urlsafe(32)
+    metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
+    access_log = logs.AccessLog(settings.log_format)
+    metrics.log_lines_dropped = lambda: access_log.dropped + application_log.dropped
+    if tls is not None:
+        metrics.certificate_expiry = lambda: tls.not_after
+    authenticator = Authenticator(settings, password, jobs_token, metrics.authentication)
+
+    def observe(event: str, data: dict[str, Any]) -> None:
+        if event == "line":
+            logs.mlflow_line(data["text"], data["generation"])
+        elif event == "ready" and data["generation"] == 1:
+            generated = password if settings.password is None else None
+            text = welcome(settings, _url(settings, main), authenticator.single_user, generated, authority)
+            print(text, file=sys.stderr, flush=True)
+
+    with contextlib.ExitStack() as sockets:
+        internal = sockets.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
+        jobs_port = internal.getsockname()[1]
+        mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
+        apps = applications(
+            settings,
+            mlflow,
+            authenticator,
+            metrics,
+            access_log,
+            jobs_port=jobs_port,
+            certificate_names=tls.names if tls else (),
+        )
+        servers = [_Server(_config(apps.internal, settings, None), internal)]
+        if settings.metrics_address is not None:
+            scraper = sockets.enter_context(_listening(*settings.metrics_address, "PROXY_METRICS_ADDRESS"))
+            servers.append(_Server(_config(apps.scraper, settings, None), scraper))
+        public = _Server(_config(apps.public, settings, tls), main)
+        try:
+            await _live(settings, public, servers, mlflow, apps, tls)
+        finally:
+            authenticator.close()
+            apps.pool.close()
+            access_log.close()
+
+
+async def _live(
+    settings: Settings,
+    public: _Server,
+    others: list[_Server],
+    mlflow: MlflowServer,
+    apps: Applications,
+    tls: certificates.TlsContext | None,
+) -> None:
+    """Everything that runs, until it is asked to end; then the clients' requests first, MLflow after them."""
+    background = [apps.watchdog.run(), _say_progress(mlflow), *([tls.watch()] if tls else [])]
+    async with _running(*(server.serve() for server in others)), _running(*background):
+        supervision = asyncio.create_task(mlflow.run())
+        supervision.add_done_callback(lambda _: public.stop())
+        _on_signals(public, others)
+        gc.collect()
+        gc.freeze()  # what is there now lives for ever; the collector took a tenth of a loaded proxy's time
+        try:
+            await public.serve()
+        finally:
+            began = public.asked_to_stop_at or time.monotonic()
+            left = settings.grace_seconds - (time.monotonic() - began)
+            log.info("ending MLflow")
+            await mlflow.stop(max(LEAST_GRACE, left))
+            for server in others:
+                server.stop()
+            await supervision
+    log.info("ended")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server on a socket that is already bound, which leaves the signals to us."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self.listener = listener
+        self.asked_to_stop_at: float | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().serve(sockets or [self.listener])
+
+    def stop(self) -> None:
+        """Take no new connection, finish the requests under way within the grace period, and return."""
+        if self.asked_to_stop_at is None:
+            self.asked_to_stop_at = time.monotonic()
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: Edge, settings: Settings, tls: certificates.TlsContext | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=ProxyProtocol,
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        # Who the client is, addresses.py decides; uvicorn would believe every local peer's headers.
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(settings.grace_seconds),
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
+    )
+
+
+def _on_signals(public: _Server, others: list[_Server]) -> None:
+    def end() -> None:
+        if public.should_exit:
+            # Asked twice: whoever does that has no patience left.
+            for server in (public, *others):
+                server.force_exit = True
+        else:
+            log.info("asked to end: no new connection is taken, requests under way finish")
+        public.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+
+
+@contextlib.asynccontextmanager
+async def _running(*coroutines: Any) -> AsyncIterator[None]:
+    """Those run while the body does, and are cancelled after it; a failure of one is logged, not lost."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    for task in tasks:
+        task.add_done_callback(_say_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _say_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a part of the service has failed", exc_info=error)
+
+
+async def _say_progress(mlflow: MlflowServer) -> None:
+    """How far a long start is, in the log, for whoever waits in front of it."""
+    said = ""
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        reason = "" if mlflow.up else mlflow.reason
+        if reason and reason != said:
+            log.info("%s", reason)
+        said = reason
+
+
+@contextlib.contextmanager
+def _listening(host: str, port: int, setting: str) -> Iterator[socket.socket]:
+    """A bound socket, listening before anything slow begins, so that nothing is started in vain."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"MLFLOW_HOST: {host!r} is no address to listen on ({error.strerror})") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(2048)
+        except OSError as error:
+            why = {
+                errno.EADDRINUSE: "another program listens there; stop it or choose another port",
+                errno.EACCES: "this user may not; ports below 1024 are root's, choose a higher one",
+                errno.EADDRNOTAVAIL: "this machine has no such address",
+            }.get(error.errno or 0, str(error.strerror))
+            raise UserError(f"{setting}: {host}, port {port}, can't be listened on: {why}") from None
+        listener.setblocking(False)
+        yield listener
+    finally:
+        listener.close()
+
+
+def _url(settings: Settings, main: socket.socket) -> str:
+    if settings.public_url:
+        return settings.public_url
+    host = settings.host
+    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not listened on
+        host = "127.0.0.1"
+    if ":" in host:
+        host = f"[{host}]"
+    scheme = "https" if settings.tls else "http"
+    port = main.getsockname()[1]
+    return urlsplit(f"{scheme}://{host}:{port}").geturl()
