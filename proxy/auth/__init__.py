@@ -35,7 +35,7 @@ RESULTS = frozenset({"success", "remembered", "wrong", "missing", "malformed", "
 """What ``observe`` is called with: closed sets, they are metric labels."""
 
 REMEMBERED = 10_000
-"""Credentials kept at once; the oldest gives way."""
+"""Credentials kept at once unless said otherwise; the oldest gives way."""
 HASH_THREADS = 2
 WAITING = 256
 """Different credentials that wait for a hash at once, and attempts that are being slowed down at once."""
@@ -94,7 +94,13 @@ class Authenticator:
     """Verifies credentials: the users' passwords, the jobs' token and the scraper's."""
 
     def __init__(
-        self, settings: Settings, password: str, jobs_token: str, observe: Callable[[str, str], None]
+        self,
+        settings: Settings,
+        password: str,
+        jobs_token: str,
+        observe: Callable[[str, str], None],
+        *,
+        remembered: int = REMEMBERED,
     ) -> None:
         """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated. ``observe(method, result)`` is
         called once for every recall() that knew the caller and every verify().
@@ -105,6 +111,7 @@ class Authenticator:
         """
         self._observe = observe
         self._remember_seconds = settings.credential_cache
+        self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
         self._file = None if settings.users_file is None else UsersFile(settings.users_file)
         name = settings.username or "admin"
@@ -222,19 +229,19 @@ class Authenticator:
             if check is None:
                 if len(self._checks) >= WAITING:
                     return self._busy(1)
-                check = _Check(asyncio.create_task(self._check(credential, attempt)), set())
+                check = _Check(asyncio.create_task(self._check(credential, attempt)), {attempt.network})
                 self._checks[attempt.digest] = check
             # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
             result = await asyncio.shield(check.task)
-            if locked := self._limits.refused(attempt):
-                return self._locked_out("basic", locked)
             if isinstance(result, User) and self._user(result.name) is result:
                 self._limits.succeeded(attempt.network, result.name)
                 self._observe("basic", "success")
                 return _identity(result)
             if result is _Failure.WRONG:
                 break
-        if attempt.network not in check.counted:
+            if locked := self._limits.refused(attempt):
+                return self._locked_out("basic", locked)
+        if attempt.network not in check.counted:  # it waited for another address's hash
             check.counted.add(attempt.network)
             self._limits.failed(attempt)
         return self._refuse("basic", "wrong", WRONG)
@@ -255,8 +262,10 @@ class Authenticator:
                     )
                     if self._user(credential.name) is user:
                         break  # else it was changed in the meantime, and the new one counts
-            if user is None or not right:
-                return _Failure.WRONG
+                if user is None or not right:
+                    # Within the slot, so that whoever is next sees it.
+                    self._limits.failed(attempt)
+                    return _Failure.WRONG
             self._remember(attempt.digest, user)
             return user
         finally:
@@ -266,7 +275,7 @@ class Authenticator:
         until = time.monotonic() + self._remember_seconds
         self._remembered[digest] = _Remembered(user, _identity(user), until, set())
         self._remembered.move_to_end(digest)
-        if len(self._remembered) > REMEMBERED:
+        if len(self._remembered) > self._most_remembered:
             self._remembered.popitem(last=False)
 
     def _digest(self, authorization: bytes) -> bytes:

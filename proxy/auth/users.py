@@ -118,7 +118,9 @@ class UsersFile:
         """Why the file's present content is not in force, or None."""
         self._signature = self._look()
         self._users = read(path)
-        if self._signature is not None and path.stat().st_mode & stat.S_IWOTH:
+        found = path.stat()
+        self._inode = found.st_ino
+        if found.st_mode & stat.S_IWOTH:
             log.warning("%s can be written by everybody on this machine; chmod o-w is advised", path)
 
     def current(self) -> dict[str, User]:
@@ -147,11 +149,14 @@ class UsersFile:
         signature = self._look()
         try:
             content = _content(self.path)
-            if not content and time.time() - self.path.stat().st_mtime < _EMPTIED:
-                return  # htpasswd(1) empties the file before it writes it
+            found = self.path.stat()
+            if not content and found.st_ino == self._inode and time.time() - found.st_mtime < _EMPTIED:
+                return  # htpasswd(1) empties the file before it writes it; we put another one in its place
             users, problems = parse(content, self.path)
         except (UserError, OSError) as error:
-            users, problems = {}, [str(error)]
+            self._signature = signature
+            self._complain(str(error))
+            return
         self._signature = signature
         if problems:
             self._complain("\n".join(problems))
@@ -159,6 +164,7 @@ class UsersFile:
         if self.problem is not None:
             log.info("%s is right again", self.path)
             self.problem = None
+        self._inode = found.st_ino
         old = self._users
         self._users = {name: old[name] if old.get(name) == user else user for name, user in users.items()}
         if self._users != old:
