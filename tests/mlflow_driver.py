@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from proxy.mlflow_server import MlflowServer
 from proxy.settings import load
 
@@ -59,4 +61,4 @@ async def main() -> None:
     observe("finished", {"restarts": dict(server.restarts)})
 
 
-asyncio.run(main())
+uvloop.run(main())

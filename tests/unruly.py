@@ -2,8 +2,8 @@
 
     python unruly.py exit CODE [AND-LEAVE-A-DAEMON] | obey | stubborn | brood
 
-``brood`` has children and grandchildren in sessions of their own, all stubborn, some orphaned at once, and one
-that goes on forking.
+``brood`` has children and grandchildren in sessions of their own, all stubborn, some orphaned at once, and
+one that goes on forking.
 """
 
 import os

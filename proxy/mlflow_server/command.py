@@ -115,7 +115,7 @@ def environment(
     result.setdefault("MLFLOW_MODEL_CATALOG_URI", "")
     # `python -m` puts the working directory first on the path: a `types/` or `logging.py` there would be
     # imported.
-    result.setdefault("PYTHONSAFEPATH", "1")
+    result["PYTHONSAFEPATH"] = "1"
     result["PYTHONUNBUFFERED"] = "1"
     result["MLFLOW_BACKEND_STORE_URI"] = database_uri(settings)
     # As a password too, and not as a token alone: a job's calls to MLflow's gateway send nothing but a user

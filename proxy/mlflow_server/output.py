@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Iterable
 from urllib.parse import unquote, urlsplit
+
+logger = logging.getLogger("proxy.mlflow_server")
 
 LONGEST_LINE = 8192
 """Bytes of a line that are kept; a traceback's SQL parameters can be megabytes."""
@@ -45,7 +48,11 @@ class Lines(asyncio.Protocol):
         line = self._begun.rstrip(b"\r").decode("utf-8", "backslashreplace")
         cut, self._cut = self._cut, False
         self._begun.clear()
-        self._take(line + " ... (cut)" if cut else line)
+        try:
+            self._take(line + " ... (cut)" if cut else line)
+        except Exception:
+            # asyncio would close the pipe, and MLflow could not print any more.
+            logger.exception("a line of MLflow's output could not be taken")
 
 
 def masking(secrets: Iterable[str]) -> Callable[[str], str]:

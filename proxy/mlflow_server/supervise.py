@@ -264,7 +264,10 @@ class MlflowServer:
             answer.cancel()
         await asyncio.to_thread(current.find_processes)
         if current.job_storage:
-            leftovers.write(running_file, current.marker, self._runtime, current.job_storage)
+            try:
+                leftovers.write(running_file, current.marker, self._runtime, current.job_storage)
+            except OSError as error:  # a full disk is no reason to serve nobody
+                logger.warning("%s can't be written: %s", running_file, error.strerror)
         current.socket.rename(self.socket)
         self._ready_since = time.monotonic()
         self._now_up.set()

@@ -1,8 +1,9 @@
 """``mlflow server`` for tests: listens on the socket it is told and does what the file FAKE_PLAN says.
 
-The plan is JSON, read at start and again for each request: ``exit`` (code at once), ``print`` (lines, latin-1),
-``silent`` (never listens), ``status`` (of the call that reaches the database), ``slow`` (seconds before it),
-``stubborn`` (ignores SIGTERM), ``jobs`` (starts a job runner), ``brood`` (children in sessions of their own).
+The plan is JSON, read at start and again for each request: ``exit`` (code at once), ``print`` (lines, as
+latin-1), ``silent`` (never listens), ``status`` (of the call that reaches the database), ``slow`` (seconds
+before it), ``stubborn`` (ignores SIGTERM), ``jobs`` (starts a job runner), ``brood`` (children in sessions of
+their own).
 """
 
 import json
