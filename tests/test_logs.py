@@ -303,6 +303,7 @@ def test_a_reader_that_takes_nothing_holds_nobody_up_and_what_it_misses_is_count
     assert lines.pop() == b""
     assert len(lines) == number - log.dropped
     assert {len(line) for line in lines} == {len(lines[0])}
+    assert log.close()
     os.close(pipe)
     os.close(reader)
 
@@ -315,10 +316,22 @@ def test_what_waits_is_bounded_in_bytes_too() -> None:
         log.write(exchange)
     kept = 20_000 - log.dropped
     assert 0.9 * writer.MAX_BYTES < kept * 12_400 < 1.1 * writer.MAX_BYTES
-    log.close(0)
-    os.close(reader)  # the thread that writes gets EPIPE and ends
-    time.sleep(0.2)
+    os.close(reader)
+    assert log.close(30)  # the thread that writes gets EPIPE, and ends before its descriptor does
     os.close(pipe)
+
+
+def test_the_bound_is_on_what_waits_and_not_on_what_was_written() -> None:
+    with Path(os.devnull).open("wb") as nothing:
+        log = AccessLog("json", nothing.fileno())
+        exchange = exchange_of("GET", "/" + "p" * 2000)
+        for _ in range(40):
+            for _ in range(1_000):
+                log.write(exchange)
+            time.sleep(0.04)
+        assert log.close(30)
+        assert writer.MAX_BYTES < 40_000 * 2_000
+        assert log.dropped == 0
 
 
 def test_a_reader_that_has_gone_is_survived_counted_and_said_once(application: Application) -> None:
