@@ -1,0 +1,32 @@
+"""What tests share: one real service a module, and the programs that a person may lack."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import service as services
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Service]:
+    """A real service with a real MLflow behind it (SQLite, jobs off), shared by a module's tests."""
+    with services.running(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kept() -> Path:
+    """Where a test leaves what a person may want to look at: screenshots, logs."""
+    path = Path(__file__).parent.parent / "test-results"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skip where one of those programs is not installed, naming it; .ci/run installs them all."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
