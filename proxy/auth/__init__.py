@@ -233,6 +233,7 @@ class Authenticator:
                 self._checks[attempt.digest] = check
             # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
             result = await asyncio.shield(check.task)
+            # Where the user was changed while the hash was computed, the new record is asked.
             if isinstance(result, User) and self._user(result.name) is result:
                 self._limits.succeeded(attempt.network, result.name)
                 self._observe("basic", "success")
@@ -250,18 +251,14 @@ class Authenticator:
         """Hash once, with one of the two threads; what is right is remembered."""
         try:
             async with self._slots:
-                while True:
-                    # Looked at again: others of this caller's may have failed while this one waited.
-                    if self._limits.refused(attempt):
-                        return _Failure.NOT_TRIED
-                    user = self._user(credential.name)
-                    hash_ = self._decoy(credential.name) if user is None else user.hash
-                    loop = asyncio.get_running_loop()
-                    right = await loop.run_in_executor(
-                        self._threads, passwords.verify, hash_, credential.password
-                    )
-                    if self._user(credential.name) is user:
-                        break  # else it was changed in the meantime, and the new one counts
+                # Looked at again: others of this caller's may have failed while this one waited.
+                if self._limits.refused(attempt):
+                    return _Failure.NOT_TRIED
+                user = self._user(credential.name)
+                hash_ = self._decoy(credential.name) if user is None else user.hash
+                right = await asyncio.get_running_loop().run_in_executor(
+                    self._threads, passwords.verify, hash_, credential.password
+                )
                 if user is None or not right:
                     # Within the slot, so that whoever is next sees it.
                     self._limits.failed(attempt)
