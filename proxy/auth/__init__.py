@@ -166,14 +166,14 @@ class Authenticator:
         if self._user(user.name) is not user or entry.until < time.monotonic():
             del self._remembered[digest]
             return None
-        network = network_of(exchange.client)
-        if self._limits.refused(Attempt(network, user.name, digest)):
+        client = exchange.client
+        if self._limits.counting and self._limits.refused(Attempt(network_of(client), user.name, digest)):
             return None
-        if exchange.client not in entry.addresses:
+        if client not in entry.addresses:
             if len(entry.addresses) >= _ADDRESSES:
                 entry.addresses.clear()
-            entry.addresses.add(exchange.client)
-            self._limits.succeeded(network, user.name)
+            entry.addresses.add(client)
+            self._limits.succeeded(network_of(client), user.name)
         self._observe("basic", "remembered")
         return entry.identity
 

@@ -85,10 +85,13 @@ class LoginLimits:
         self._forget(time.monotonic())
         return len(self._counts)
 
+    @property
+    def counting(self) -> bool:
+        """False while nobody has failed lately: then nobody is refused or slowed down."""
+        return bool(self._counts)
+
     def refused(self, attempt: Attempt) -> LockedOut | None:
         """Why this may not be tried now, right or wrong, or None."""
-        if not self._counts:
-            return None
         now = time.monotonic()
         self._forget(now)
         for key, most, _, what in self._rules(attempt, now):
