@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.auth import basic, passwords
+from proxy.auth import basic, passwords, refusals
 from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
+from proxy.auth.refusals import Refusal
 from proxy.auth.users import User, UsersFile
 from proxy.errors import UserError
 from proxy.identity import Identity, Role
@@ -40,33 +41,6 @@ HASH_THREADS = 2
 WAITING = 256
 """Different credentials that wait for a hash at once, and attempts that are being slowed down at once."""
 _ADDRESSES = 256  # of one remembered credential, noted so that each is looked at once
-
-WHAT_TO_SET = (
-    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's client, or sign in where your "
-    "browser asks for it."
-)
-NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
-WRONG = (
-    "The user name or password is wrong. Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
-    "the administrator of this server can set a new password."
-)
-BAD_BEARER = (
-    "This token is not valid here. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's "
-    "client and unset MLFLOW_TRACKING_TOKEN; a token opens /metrics alone (PROXY_METRICS_TOKEN)."
-)
-NOT_A_JOB = "This address is for MLflow's own jobs. Use the server's public URL."
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a caller is not let in."""
-
-    reason: str
-    """``unauthenticated`` (401) or ``locked_out`` (429)."""
-    message: str
-    """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
-    retry_after: int | None
-    """Seconds, where trying again later helps."""
 
 
 class _Failure(enum.Enum):
@@ -183,7 +157,9 @@ class Authenticator:
         An unknown user costs what a wrong password costs. A repeated failure waits, then is refused unheard.
         """
         if authorization is None:
-            return self._refuse("none", "missing", NOT_A_JOB if exchange.internal else NO_CREDENTIAL)
+            return self._refuse(
+                "none", "missing", refusals.NOT_A_JOB if exchange.internal else refusals.NO_CREDENTIAL
+            )
         credential = basic.parse(authorization)
         if exchange.internal:
             if isinstance(credential, basic.Bearer) and hmac.compare_digest(
@@ -191,10 +167,10 @@ class Authenticator:
             ):
                 self._observe("job", "success")
                 return self._job
-            return self._refuse("job", "wrong", NOT_A_JOB)
+            return self._refuse("job", "wrong", refusals.NOT_A_JOB)
         if isinstance(credential, basic.Malformed):
             return self._refuse(
-                "none", "malformed", f"{credential.problem} {NO_CREDENTIAL.partition('. ')[2]}"
+                "none", "malformed", f"{credential.problem} {refusals.NO_CREDENTIAL.partition('. ')[2]}"
             )
         digest = self._digest(authorization)
         network = network_of(exchange.client)
@@ -204,14 +180,14 @@ class Authenticator:
 
     def _token(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
         if self._metrics_token is None:
-            return self._refuse("bearer", "wrong", BAD_BEARER)
+            return self._refuse("bearer", "wrong", refusals.BAD_BEARER)
         if locked := self._limits.refused(attempt):
             return self._locked_out("bearer", locked)
         if hmac.compare_digest(token, self._metrics_token):
             self._observe("metrics", "success")
             return self._metrics
         self._limits.failed(attempt)
-        return self._refuse("bearer", "wrong", BAD_BEARER)
+        return self._refuse("bearer", "wrong", refusals.BAD_BEARER)
 
     async def _password(self, credential: basic.Basic, attempt: Attempt) -> Identity | Refusal:
         if locked := self._limits.refused(attempt):
@@ -245,7 +221,7 @@ class Authenticator:
         if attempt.network not in check.counted:  # it waited for another address's hash
             check.counted.add(attempt.network)
             self._limits.failed(attempt)
-        return self._refuse("basic", "wrong", WRONG)
+        return self._refuse("basic", "wrong", refusals.WRONG)
 
     async def _check(self, credential: basic.Basic, attempt: Attempt) -> User | _Failure:
         """Hash once, with one of the two threads; what is right is remembered."""
@@ -299,31 +275,12 @@ class Authenticator:
 
     def _locked_out(self, method: str, locked: LockedOut) -> Refusal:
         self._observe(method, "locked_out")
-        return Refusal(
-            "locked_out",
-            f"Too many wrong passwords were sent {locked.what}. Wait {_duration(locked.seconds)}, then try "
-            "again with the right MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
-            locked.seconds,
-        )
+        return Refusal("locked_out", refusals.locked_out(locked.what, locked.seconds), locked.seconds)
 
     def _busy(self, seconds: int) -> Refusal:
         self._observe("basic", "locked_out")
-        return Refusal(
-            "locked_out",
-            f"Too many passwords are being checked at this moment. Try again in {_duration(seconds)}.",
-            seconds,
-        )
+        return Refusal("locked_out", refusals.busy(seconds), seconds)
 
 
 def _identity(user: User) -> Identity:
     return Identity(user.name, user.role, "basic")
-
-
-def _duration(seconds: int) -> str:
-    minutes, rest = divmod(seconds, 60)
-    parts = [
-        f"{count} {unit}{'' if count == 1 else 's'}"
-        for count, unit in ((minutes, "minute"), (rest, "second"))
-        if count
-    ]
-    return " and ".join(parts)

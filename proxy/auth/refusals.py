@@ -1,0 +1,54 @@
+"""What a caller is told who is not let in: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WHAT_TO_SET = (
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's client, or sign in where your "
+    "browser asks for it."
+)
+NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
+WRONG = (
+    "The user name or password is wrong. Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
+    "the administrator of this server can set a new password."
+)
+BAD_BEARER = (
+    "This token is not valid here. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's "
+    "client and unset MLFLOW_TRACKING_TOKEN; a token opens /metrics alone (PROXY_METRICS_TOKEN)."
+)
+NOT_A_JOB = "This address is for MLflow's own jobs. Use the server's public URL."
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a caller is not let in."""
+
+    reason: str
+    """``unauthenticated`` (401) or ``locked_out`` (429)."""
+    message: str
+    """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
+    retry_after: int | None
+    """Seconds, where trying again later helps."""
+
+
+def locked_out(what: str, seconds: int) -> str:
+    """``what`` completes "Too many wrong passwords were sent …" (login_limits.LockedOut.what)."""
+    return (
+        f"Too many wrong passwords were sent {what}. Wait {_duration(seconds)}, then try again with the right "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+    )
+
+
+def busy(seconds: int) -> str:
+    return f"Too many passwords are being checked at this moment. Try again in {_duration(seconds)}."
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    parts = [
+        f"{count} {unit}{'' if count == 1 else 's'}"
+        for count, unit in ((minutes, "minute"), (rest, "second"))
+        if count
+    ]
+    return " and ".join(parts)
