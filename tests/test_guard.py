@@ -69,10 +69,10 @@ def guarded() -> Iterator[Any]:
 
     yield start
     for one in made:
-        for pid in one.living():
-            os.kill(pid, signal.SIGKILL)
-        one.process.wait()
-        for file in (one.input, one.status, one.output):
+        one.input.close()
+        one.process.wait(10)
+        assert one.living() == []
+        for file in (one.status, one.output):
             file.close()
 
 
