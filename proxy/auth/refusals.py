@@ -35,8 +35,8 @@ class Refusal:
 def locked_out(what: str, seconds: int) -> str:
     """``what`` completes "Too many wrong passwords were sent …" (login_limits.LockedOut.what)."""
     return (
-        f"Too many wrong passwords were sent {what}. Wait {_duration(seconds)}, then try again with the right "
-        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        f"Too many wrong passwords were sent {what}. Wait {_duration(seconds)}, then try again with the "
+        "right MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
     )
 
 
