@@ -12,6 +12,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEADER_LIMIT = 64 * 1024
 # How long a request's head may take, in seconds: one that trickles in holds a connection for ever otherwise.
 HEAD_SECONDS = 30.0
+# How often a connection that is to end is looked at, in seconds.
+ENDING_SECONDS = 0.2
 
 
 class Unparsed(Protocol):
@@ -95,6 +97,19 @@ class ProxyProtocol(HttpToolsProtocol):
         app = cast(Unparsed, self.config.loaded_app)
         self.transport.write(app.unparsed(self.client[0] if self.client else "", self.url, status, message))
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """End once the request under way is answered. uvicorn calls this when it is asked to end."""
+        super().shutdown()
+        self.loop.call_later(ENDING_SECONDS, self._end_soon)
+
+    def _end_soon(self) -> None:
+        # A closed TLS connection waits for the client's own goodbye, up to 30 s (uvloop); an idle client's
+        # library says none until it is used again, and the whole service would wait for it.
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        elif self in self.connections:
+            self.loop.call_later(ENDING_SECONDS, self._end_soon)
 
     def _refuse(self, status: int, message: str) -> None:
         self._refusal = (status, message)

@@ -46,23 +46,25 @@ def serve(loaded: Loaded) -> None:
     """Serve until SIGTERM or SIGINT. Raises UserError for whatever stops the start."""
     settings = loaded.settings
     application_log = logs.configure(settings)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of each listener by itself
     for warning in loaded.warnings:
         log.warning("%s", warning)
     try:
         with (
             _listening(settings.host, settings.port, "MLFLOW_PORT") as main,
-            data_dir.lock(settings.data_dir, _url(settings, main)),
+            data_dir.lock(settings.data_dir, url := _url(settings, main)),
             runtime_dir(settings.runtime_dir) as runtime,
         ):
-            uvloop.run(_serve(loaded, main, runtime, application_log))
+            uvloop.run(_serve(loaded, main, url, runtime, application_log))
     finally:
         application_log.finish()
 
 
 async def _serve(
-    loaded: Loaded, main: socket.socket, runtime: Path, application_log: logs.ApplicationLog
+    loaded: Loaded, main: socket.socket, url: str, runtime: Path, application_log: logs.ApplicationLog
 ) -> None:
     settings = loaded.settings
+    log.info("serving at %s; MLflow is being started", url)
     password = first_start.check_password(settings)
     tls, authority = certificates.prepare(settings)
     jobs_token = secrets.token_urlsafe(32)
@@ -78,7 +80,7 @@ async def _serve(
             logs.mlflow_line(data["text"], data["generation"])
         elif event == "ready" and data["generation"] == 1:
             generated = password if settings.password is None else None
-            text = welcome(settings, _url(settings, main), authenticator.single_user, generated, authority)
+            text = welcome(settings, url, authenticator.single_user, generated, authority)
             print(text, file=sys.stderr, flush=True)
 
     with contextlib.ExitStack() as sockets:
