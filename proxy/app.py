@@ -83,7 +83,7 @@ def applications(
     )
     pages: Mapping[str, Page] = {
         "/livez": Page(OWN["livez"], livez),
-        "/readyz": Page(OWN["readyz"], readyz(mlflow)),
+        "/readyz": Page(OWN["readyz"], readyz(mlflow, users=lambda: authenticator.problem)),
         "/metrics": Page(OWN["metrics"], metrics_page(metrics)),
     }
     gate = Gate(

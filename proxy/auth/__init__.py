@@ -162,9 +162,14 @@ class Authenticator:
             )
         credential = basic.parse(authorization)
         if exchange.internal:
-            if isinstance(credential, basic.Bearer) and hmac.compare_digest(
-                credential.token, self._jobs_token
-            ):
+            # MLflow's client sends a user name and password before a token, and its calls of the gateway
+            # nothing else (mlflow/genai/utils/gateway_utils.py); whatever the name, the token decides.
+            sent = b""
+            if isinstance(credential, basic.Bearer):
+                sent = credential.token
+            elif isinstance(credential, basic.Basic):
+                sent = credential.password
+            if hmac.compare_digest(sent, self._jobs_token):
                 self._observe("job", "success")
                 return self._job
             return self._refuse("job", "wrong", refusals.NOT_A_JOB)

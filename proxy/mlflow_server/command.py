@@ -100,8 +100,8 @@ def environment(
     in it but the jobs' credential. Raises UserError as proxy.settings.database.database_uri does.
     """
     links = service_links(environ)
-    ours = {name: value for name, value in environ.items() if value or name not in passthrough}
-    given = {**passthrough, **ours}
+    # The settings have weighed the environment already, and named the driver in a registry's URI.
+    given = {**environ, **passthrough}
     result = {
         name: value
         for name, value in given.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qs
 
@@ -35,10 +35,11 @@ async def livez(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, send, 200, body, TEXT)
 
 
-def readyz(state: Readiness) -> App:
+def readyz(state: Readiness, **others: Callable[[], str | None]) -> App:
     """The application: 200 when MLflow is ready, else 503 and why. `?verbose` lists each check.
 
-    The list is in Kubernetes' own style (kube-apiserver's /readyz?verbose).
+    The list is in Kubernetes' own style (kube-apiserver's /readyz?verbose). `others` are looked at for that
+    list alone, by name: what is wrong with them mends nothing if no traffic comes.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,9 +47,10 @@ def readyz(state: Readiness) -> App:
             return
         ready = state.ready
         if _verbose(scope):
+            checks = {**state.checks(), **{name: look() for name, look in others.items()}}
             lines = [
                 f"[+]{name} ok" if problem is None else f"[-]{name} failed: {_one_line(problem)}"
-                for name, problem in state.checks().items()
+                for name, problem in checks.items()
             ]
             text = "\n".join([*lines, f"readyz check {'passed' if ready else 'failed'}"])
         else:

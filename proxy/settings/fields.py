@@ -135,7 +135,7 @@ class Settings(BaseSettings):
         "MLflow",
         300.0,
         "Seconds that MLflow may take to start before that counts as a failure and it is started again. "
-        "Migrating a large database counts.",
+        "A start that migrates the database is never cut off.",
     )
     ready_interval: Seconds = setting(
         "PROXY_READY_INTERVAL",
@@ -234,8 +234,8 @@ class Settings(BaseSettings):
         "PROXY_LOGIN_FAILURES",
         "Sign-in",
         10,
-        "Wrong passwords from one address, or for one name, within the window before further ones are "
-        "stopped.",
+        "Different wrong passwords from one address within the window before further ones are stopped; "
+        "twice as many for one name.",
     )
     login_window: Seconds = setting(
         "PROXY_LOGIN_WINDOW",
