@@ -35,7 +35,8 @@ MAY_IMPORT = {
         "exchange", "headers", "hold", "http1", "identity", "operations", "server_info", "watchdog",
     },
     "auth": {"errors", "exchange", "identity", "private_file", "settings"},
-    "pages": {"exchange", "identity", "metrics"},
+    "pages": {"errors", "exchange", "identity", "metrics"},
+    "ui_script": {"exchange"},
     "protocol": set(),
 }  # fmt: skip
 # Which rooms may import that one.

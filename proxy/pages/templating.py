@@ -9,6 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from proxy.pages.brand import Brand
+
 _FOLDER = Path(__file__).parent / "templates"
 _environment = Environment(
     loader=FileSystemLoader(_FOLDER),
@@ -18,23 +20,29 @@ _environment = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
+_environment.globals["brand"] = Brand()
+
+
+def show(brand: Brand) -> None:
+    """Let every page from now on carry that name and logo; called once, at start."""
+    _environment.globals["brand"] = brand
 
 
 class Page:
     """A template and the Content-Security-Policy that lets its own style and script work, and no other.
 
     Style and script are named in the policy by their SHA-256 (W3C CSP 3, 2.3.1), so that a page needs no
-    nonce and what slips into it does not run.
+    nonce and what slips into it does not run. `forms`: the page has forms, which go to ourselves.
     """
 
-    def __init__(self, template: str, script: str | None = None) -> None:
+    def __init__(self, template: str, script: str | None = None, *, forms: bool = False) -> None:
         style = (_FOLDER / "page.css").read_text("utf-8")
         policy = [
             "default-src 'none'",
             f"style-src '{_digest(style)}'",
             "img-src data:",
             "base-uri 'none'",
-            "form-action 'none'",
+            f"form-action {"'self'" if forms else "'none'"}",
             "frame-ancestors 'none'",
         ]
         inside = {"style": Markup(style)}  # noqa: S704 - files of ours
@@ -45,7 +53,17 @@ class Page:
         self.policy = "; ".join(policy)
         self._template = _environment.get_template(template, globals=inside)
 
-    def render(self, **values: str | int | None) -> bytes:
+    def policy_with(self, form_origin: str | None) -> str:
+        """The policy where a form's answer may redirect to that origin, too.
+
+        Chromium holds `form-action` against the redirect that answers a form, and signing out leads to
+        the provider.
+        """
+        if form_origin is None:
+            return self.policy
+        return self.policy.replace("form-action 'self'", f"form-action 'self' {form_origin}")
+
+    def render(self, **values: object) -> bytes:
         """The page in UTF-8. Raises jinja2.UndefinedError for a value that the template wants and lacks."""
         return self._template.render(values).encode("utf-8", "replace")
 
