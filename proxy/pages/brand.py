@@ -42,7 +42,7 @@ def _logo(path: Path) -> str:
     except OSError as error:
         raise UserError(f"PROXY_LOGO_FILE: {path} can't be read: {error.strerror or error}.") from None
     if len(data) > LOGO_LIMIT:
-        raise UserError(f"PROXY_LOGO_FILE: {path} is over {LOGO_LIMIT // 1024} KiB; a smaller picture serves.")
+        raise UserError(f"PROXY_LOGO_FILE: {path} is over {LOGO_LIMIT // 1024} KiB; make it smaller.")
     kind = _kind(data)
     if kind is None:
         raise UserError(f"PROXY_LOGO_FILE: {path} is no PNG, JPEG, GIF, WebP or SVG.")

@@ -1,4 +1,4 @@
-"""The sign-in page with its ways in, the page for a sign-in that failed, and the one that a new tab ends at."""
+"""The pages around signing in: the ways in, what went wrong, signed in from another tab, signed out."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def problem(
 
 
 async def signed_in(scope: Scope, receive: Receive, send: Send) -> None:
-    """``/-/signed-in``: where a sign-in in a tab of its own ends; it tells the waiting tab and closes itself."""
+    """``/-/signed-in``: where a sign-in in a tab of its own ends; it tells the waiting tab, and closes."""
     if not await other_method(scope, send):
         scope["exchange"].status = 200
         await answer(scope, send, 200, _SIGNED_IN.render(), HTML, policy=_SIGNED_IN.policy)

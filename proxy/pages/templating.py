@@ -42,7 +42,7 @@ class Page:
             f"style-src '{_digest(style)}'",
             "img-src data:",
             "base-uri 'none'",
-            f"form-action {"'self'" if forms else "'none'"}",
+            "form-action 'self'" if forms else "form-action 'none'",
             "frame-ancestors 'none'",
         ]
         inside = {"style": Markup(style)}  # noqa: S704 - files of ours
