@@ -1,6 +1,6 @@
 """Settings: every variable of ours, where its value may come from, and all that can be wrong with it."""
 
-from proxy.settings.database import artifact_destination, database_uri
+from proxy.settings.database import artifact_destination, database_uri, proxy_database_uri
 from proxy.settings.fields import Settings
 from proxy.settings.load import Loaded, load
 from proxy.settings.names import (
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "may_reach_mlflow",
     "options",
+    "proxy_database_uri",
     "refused_mlflow_option",
     "service_links",
     "table",

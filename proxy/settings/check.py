@@ -8,22 +8,15 @@ from collections.abc import Collection, Mapping
 from proxy.settings.database import check_artifact_root, driver_uri
 from proxy.settings.fields import Settings
 from proxy.settings.names import refused_mlflow_option
+from proxy.settings.sign_in import check_sign_in_texts, check_sign_in_values
 from proxy.settings.sources import Problems
 from proxy.settings.values import quoted
-from proxy.settings.variables import LATER
 
 
 def check_texts(
     texts: Mapping[str, str], origin: Mapping[str, str], may_be_absent: Collection[str], problems: Problems
 ) -> None:
     """What can be seen without knowing every value; ``texts`` holds what is set, and nothing empty."""
-    for variable in LATER:
-        if variable.name in texts:
-            problems.add(
-                variable.name,
-                origin[variable.name],
-                "sign-in with an identity provider is not in this version yet; leave it empty",
-            )
     for name, needed, why in (
         ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "a user name needs a password"),
         ("PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "a certificate needs its key"),
@@ -32,16 +25,18 @@ def check_texts(
         if name in texts and needed not in texts:
             also = "" if needed.endswith("_FILE") else f" or {needed}_FILE"
             problems.add(name, origin[name], f"{why}: set {needed}{also}")
-    for name in ("PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_USERS_FILE"):
+    for name in ("PROXY_TLS_CERT_FILE", "PROXY_TLS_KEY_FILE", "PROXY_USERS_FILE", "PROXY_LOGO_FILE"):
         if name in texts:
             _check_readable(name, texts[name], origin[name], name in may_be_absent, problems)
     _check_storage(texts, origin, problems)
+    check_sign_in_texts(texts, origin, problems)
 
 
 def _check_storage(texts: Mapping[str, str], origin: Mapping[str, str], problems: Problems) -> None:
     uri, root = texts.get("MLFLOW_BACKEND_STORE_URI"), texts.get("MLFLOW_DEFAULT_ARTIFACT_ROOT", "")
     for name, check, text in (
         ("MLFLOW_BACKEND_STORE_URI", driver_uri, uri),
+        ("PROXY_DATABASE_URL", driver_uri, texts.get("PROXY_DATABASE_URL", "").strip()),
         ("MLFLOW_DEFAULT_ARTIFACT_ROOT", check_artifact_root, root),
     ):
         try:
@@ -83,6 +78,7 @@ def _check_readable(name: str, path: str, origin: str, may_be_absent: bool, prob
 
 def check_values(settings: Settings, origin: Mapping[str, str], problems: Problems) -> None:
     """What depends on values that are each good by themselves."""
+    check_sign_in_values(settings, origin, problems)
     if refused := refused_mlflow_option(settings.mlflow_args):
         problems.add("PROXY_MLFLOW_ARGS", origin.get("PROXY_MLFLOW_ARGS", "default"), refused)
     if settings.body_limit > settings.buffer_bytes:

@@ -43,7 +43,7 @@ def driver_uri(uri: str) -> str:
     dialect = "mysql" if dialect == "mariadb" else dialect
     if dialect == "sqlite":
         if not rest.startswith("/") or rest.strip("/").startswith(":memory:") or not rest.strip("/"):
-            raise ValueError("SQLite needs a file here: sqlite:////absolute/path/mlflow.db")
+            raise ValueError("SQLite needs a file here: sqlite:////absolute/path/name.db")
         return f"sqlite{'+' + driver if driver else ''}://{rest}"
     if dialect not in _DRIVERS:
         raise ValueError(f"MLflow keeps nothing in {dialect}://: use {_SCHEMES}")
@@ -73,6 +73,19 @@ def database_uri(settings: Settings) -> str:
         return driver_uri(settings.backend_store_uri.get_secret_value())
     except ValueError as error:
         raise UserError(f"MLFLOW_BACKEND_STORE_URI: {error}") from None
+
+
+def proxy_database_uri(settings: Settings) -> str:
+    """The URI of the database of our own, with its driver; SQLite in the data directory where none is set.
+
+    Raises UserError where no database can be meant, or its driver can't be imported.
+    """
+    if settings.database_url is None:
+        return f"sqlite:///{settings.data_dir.absolute() / 'proxy.db'}"
+    try:
+        return driver_uri(settings.database_url.get_secret_value())
+    except ValueError as error:
+        raise UserError(f"PROXY_DATABASE_URL: {error}") from None
 
 
 def artifact_destination(settings: Settings) -> str:

@@ -15,6 +15,7 @@ from proxy.settings import names
 from proxy.settings.check import check_texts, check_values
 from proxy.settings.database import absolute, driver_uri, names_database
 from proxy.settings.fields import Settings
+from proxy.settings.sign_in import sign_in_warnings
 from proxy.settings.sources import Problems, Read, Source, named_files, read_env_file, read_yaml
 from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest
 
@@ -85,7 +86,7 @@ def load(
         settings,
         {name: origin.get(name, "default") for name in (*SETTINGS, *passthrough)},
         passthrough,
-        _warnings(reads, environ),
+        _warnings(reads, environ, settings, origin),
     )
 
 
@@ -184,7 +185,13 @@ def _absolute(texts: Mapping[str, str], directory: Path) -> dict[str, str]:
             except RuntimeError:  # a home directory that is not known
                 return str(directory / text.strip())
         if (
-            name in ("MLFLOW_BACKEND_STORE_URI", "MLFLOW_DEFAULT_ARTIFACT_ROOT", *_OTHER_DATABASES)
+            name
+            in (
+                "MLFLOW_BACKEND_STORE_URI",
+                "MLFLOW_DEFAULT_ARTIFACT_ROOT",
+                "PROXY_DATABASE_URL",
+                *_OTHER_DATABASES,
+            )
             and text.strip()
         ):
             return absolute(name, text.strip(), directory)
@@ -213,7 +220,7 @@ def _passthrough(
 ) -> dict[str, str]:
     found = {}
     for name, text in texts.items():
-        ours = name in KNOWN and (KNOWN[name].attribute or KNOWN[name].later)
+        ours = name in KNOWN and KNOWN[name].attribute
         if ours or not names.may_reach_mlflow(name):
             continue
         # What MLflow would find in our environment anyway is left out, unless a person looks for it in the
@@ -229,8 +236,12 @@ def _passthrough(
     return found
 
 
-def _warnings(reads: Sequence[Read], environ: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(
+    reads: Sequence[Read], environ: Mapping[str, str], settings: Settings, origin: Mapping[str, str]
+) -> tuple[str, ...]:
     warnings = Problems()
+    for name, what in sign_in_warnings(settings):
+        warnings.add(name, origin.get(name, "default"), what)
     for read in reads:
         for name in read.texts:
             if close := _misspelt(name):

@@ -126,7 +126,7 @@ def _comment(variable: Variable, indent: str) -> list[str]:
 def _row(variable: Variable) -> str:
     default = f"`{variable.default}`" if variable.default else variable.default_note
     meaning = variable.description + (f" Example: `{variable.example}`" if variable.example else "")
-    meaning += " Secret." if variable.secret and not variable.later else ""
+    meaning += " Secret." if variable.secret else ""
     option = f"`{variable.option}`" if variable.option else ""
     cells = (f"`{variable.name}`", option, default, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -25,7 +25,7 @@ def describe(loaded: Loaded) -> list[Row]:
     rows = []
     for name, variable in SETTINGS.items():
         value = getattr(loaded.settings, variable.attribute)
-        if name == "MLFLOW_BACKEND_STORE_URI" and value is not None:
+        if name in ("MLFLOW_BACKEND_STORE_URI", "PROXY_DATABASE_URL") and value is not None:
             # All but its password helps: which database it is.
             text = masked_uri(value.get_secret_value())
         else:

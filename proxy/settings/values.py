@@ -19,7 +19,6 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SIZES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\.?", re.IGNORECASE)
-_LONGEST = 7 * 24 * 3600
 
 
 def read(reader: Callable[[str], Any]) -> BeforeValidator:
@@ -82,15 +81,24 @@ def on_off(text: str) -> bool:
         raise ValueError(f"{quoted(text)} is neither on nor off") from None
 
 
-def seconds(text: str) -> float:
-    """More than 0 and at most a week."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= _LONGEST:
-        raise ValueError(f"{quoted(text)} is not a number of seconds over 0 (at most {_LONGEST}), such as 30")
-    return value
+def seconds_up_to(longest: int) -> Callable[[str], float]:
+    """More than 0 and at most ``longest``."""
+
+    def reader(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= longest:
+            raise ValueError(
+                f"{quoted(text)} is not a number of seconds over 0 (at most {longest}), such as 30"
+            )
+        return value
+
+    return reader
+
+
+seconds = seconds_up_to(7 * 24 * 3600)
 
 
 def size(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The register of variables: those of Settings, those listed for MLflow, and names kept for later."""
+"""The register of variables: those of Settings, and those listed for MLflow."""
 
 from __future__ import annotations
 
@@ -34,8 +34,6 @@ class Variable:
     is_path: bool = False
     kind: str = ""
     """How its value is written, where the type does not say: ``size``, ``list`` or ``arguments``."""
-    later: bool = False
-    """A name kept for a later version: it may be empty, and nothing else."""
 
     @property
     def option(self) -> str | None:
@@ -47,7 +45,7 @@ class Variable:
     @property
     def in_files(self) -> bool:
         """Whether NAME_FILE may give it. Not what says which files are read."""
-        return self.name not in ("PROXY_ENV", "PROXY_ENV_FILE") and not self.later
+        return self.name not in ("PROXY_ENV", "PROXY_ENV_FILE")
 
 
 def as_text(value: Any, kind: str = "") -> str:
@@ -125,18 +123,11 @@ LISTED = (
         example="/etc/gcs/key.json",
     ),
 )
-_LATER = "Sign-in with an identity provider is not in this version yet: leave it empty."
-LATER = (
-    Variable("MLFLOW_UI_OAUTH_CLIENT_ID", "Sign-in", _LATER, later=True),
-    Variable("MLFLOW_UI_OAUTH_CLIENT_SECRET", "Sign-in", _LATER, later=True, secret=True),
-    Variable("MLFLOW_UI_OAUTH_SCOPES", "Sign-in", _LATER, later=True),
-    Variable("MLFLOW_UI_OAUTH_ISSUER_URL", "Sign-in", _LATER, later=True),
-)
 
 SETTINGS: dict[str, Variable] = {variable.name: variable for variable in _settings()}
 """The variables of Settings, by name, in the order of the docs."""
 
-KNOWN: dict[str, Variable] = SETTINGS | {variable.name: variable for variable in (*LISTED, *LATER)}
+KNOWN: dict[str, Variable] = SETTINGS | {variable.name: variable for variable in LISTED}
 """Every variable that the docs list, by name."""
 
 FILE_NAMES: dict[str, str] = {
@@ -159,5 +150,9 @@ def options() -> list[tuple[str, str, str]]:
 
 def nearest(name: str, *, cutoff: float = 0.6) -> str | None:
     """The known name that ``name`` is most likely meant to be."""
+    # A name whose end was forgotten looks more like a short other one than like itself.
+    longer = [known for known in KNOWN if known.startswith(f"{name}_")]
+    if name.startswith("PROXY_") and len(longer) == 1:
+        return longer[0]
     candidates = [*KNOWN, *FILE_NAMES] if name.endswith("_FILE") else list(KNOWN)
     return next(iter(difflib.get_close_matches(name, candidates, 1, cutoff)), None)
