@@ -1,0 +1,6 @@
+"""The store: the one database of our own, its tables, its queries and how it is migrated."""
+
+from proxy.store.database import Store, StoreUnavailable
+from proxy.store.sessions import NewSession, SessionRow
+
+__all__ = ["NewSession", "SessionRow", "Store", "StoreUnavailable"]

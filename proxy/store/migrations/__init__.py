@@ -1,0 +1,1 @@
+"""Alembic's migrations of our tables, one file a step."""
