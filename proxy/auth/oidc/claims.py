@@ -9,7 +9,7 @@ from typing import Any
 
 MISSING = object()
 _LONGEST = 256
-# RFC 5321's plain form and no other: what is quoted, commented, not ASCII or has a second @ names nobody here.
+# RFC 5321's plain form and no other: what is quoted, not ASCII or has a second @ names nobody here.
 _ADDRESS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@"
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -52,7 +52,7 @@ class Tokens:
 def claims_of(
     raw: Mapping[str, Any], *, issuer: str, subject: str, groups_claim: str, user_claim: str | None
 ) -> Claims:
-    """Read claims. Raises ValueError where ``user_claim`` is set and names nothing that can be a user name."""
+    """Read claims. Raises ValueError where ``user_claim`` is set and names nothing fit for a user name."""
     email = address(raw.get("email"))
     verified = email is not None and is_verified(raw, issuer)
     if user_claim is not None:
