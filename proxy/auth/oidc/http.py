@@ -62,18 +62,18 @@ class Http:
         headers = {} if bearer is None else {"Authorization": f"Bearer {bearer}"}
         async with _asking(what, url):
             answer = await self._client.request("GET", url, withhold_token=True, headers=headers)
-            if bearer is not None and answer.status_code in (401, 403):
+            if bearer is not None and answer.status_code == 401:
                 raise ProviderError(
                     "denied",
                     "The identity provider does not say who you are.",
-                    check=f"{what} ({url}) answered {answer.status_code}; look at the scopes that are asked for "
-                    "(MLFLOW_UI_OAUTH_SCOPES).",
+                    check=f"{what} ({shown_url(url)}) answered {answer.status_code}; look at the scopes that "
+                    "are asked for (MLFLOW_UI_OAUTH_SCOPES).",
                 )
             answer.raise_for_status()
             return answer.json()
 
     async def token(self, url: str, method: str, grant: str, **fields: str) -> dict[str, Any]:
-        """POST to the token endpoint, the client known by `method`. Raises TokenError, ProviderUnavailable."""
+        """POST to the token endpoint; `method` is the client's. Raises TokenError, ProviderUnavailable."""
         async with _asking("the token endpoint", url):
             try:
                 answer = await self._client.fetch_token(

@@ -121,7 +121,10 @@ def _key(entry: Any) -> _Known | None:
     if kind not in _PUBLIC or not all(value is None or isinstance(value, str) for value in (kid, algorithm)):
         return None
     try:
-        members = {"kty": str(kind), **{name: str(entry[name]) for name in _PUBLIC[kind]}}
+        members: dict[str, str | list[str]] = {
+            "kty": str(kind),
+            **{name: str(entry[name]) for name in _PUBLIC[kind]},
+        }
         key: Key
         if kind == "RSA":
             key = RSAKey.import_key(members)

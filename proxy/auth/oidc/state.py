@@ -1,4 +1,4 @@
-"""What a browser keeps while its person is at the provider: sealed, so that any replica can take up the answer."""
+"""What a browser keeps while its person is at the provider: sealed, so that any replica can take it up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class SignIn:
 
     @classmethod
     def new(cls, rd: str, round_: int) -> SignIn:
-        return cls(*(secrets.token_urlsafe(32) for _ in range(3)), rd=rd, round=round_)
+        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
+        return cls(state, nonce, verifier, rd, round_)
 
 
 class Seal:
@@ -75,7 +76,7 @@ class SignIns:
         return self._seal.seal(asdict(sign_in))
 
     def open(self, sealed: str, state: str) -> SignIn | None:
-        """The sign-in that was sealed for that very state, or None; it says nothing of whether it was used."""
+        """The sign-in that was sealed for that very state, or None; it may have been used before."""
         value = self._seal.open(sealed, LIFE)
         if value is None or not hmac.compare_digest(value["state"].encode(), state.encode()):
             return None
