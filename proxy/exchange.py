@@ -1,4 +1,4 @@
-"""What is known of one request so far: each layer writes its part, the log and the metrics read it at the end."""
+"""What is known of one request so far: each layer writes its part, log and metrics read it at the end."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ REFUSALS = frozenset(
         "not_served",  # a route of MLflow that is closed here, whoever asks (presigned URLs)
         "body_too_large",
         "not_ready",  # MLflow was away for longer than a request may wait
+        "no_database",  # the sessions' database does not answer, so nobody can say who is calling
         "overloaded",  # a bound on waiting requests or held bytes was reached
         "unparsed",  # refused by the HTTP parser
     }
@@ -61,6 +62,8 @@ class Exchange:
         "refusal",
         "request_id",
         "scheme",
+        "session",
+        "set_cookie",
         "started",
         "status",
         "user_agent",
@@ -89,6 +92,10 @@ class Exchange:
         """True on the loopback listener that only MLflow's own jobs use."""
         self.operation: Operation | None = None
         self.identity: Identity | None = None
+        self.session: str | None = None
+        """The id of the caller's session, as lists of sessions have it; it opens nothing."""
+        self.set_cookie: bytes | None = None
+        """A Set-Cookie header that the answer has to carry: the session's newer cookie."""
         # Starlette and uvicorn write a crash's 500 where we do not see it, so a status begins there.
         self.status = 500
         self.bytes_in = 0

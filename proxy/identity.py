@@ -36,7 +36,8 @@ class Identity:
     user: str
     role: Role
     method: str
-    """How it was verified: ``basic``, ``job`` (MLflow's own jobs) or ``metrics`` (the scraper's token)."""
+    """How it was verified: ``basic``, ``session``, ``job`` (MLflow's own jobs) or ``metrics`` (the scraper's
+    token)."""
 
 
 def identity_of(scope: MutableMapping[str, Any]) -> Identity | None:

@@ -27,8 +27,10 @@ OTHER = "other"
 
 # Some of these sets belong to rooms that this one may not import; a test compares them.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-AUTH_METHODS = frozenset({"basic", "bearer", "job", "metrics", "none"})
-AUTH_RESULTS = frozenset({"success", "remembered", "wrong", "missing", "malformed", "locked_out"})
+AUTH_METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "session"})
+AUTH_RESULTS = frozenset(
+    {"success", "remembered", "wrong", "missing", "malformed", "locked_out", "ended", "unavailable"}
+)
 RESTART_REASONS = frozenset({"exited", "killed", "start_timeout", "guard_lost", "jobs_lost"})
 SLOT_KINDS = frozenset({"flask", "whole"})
 

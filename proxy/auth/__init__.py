@@ -31,8 +31,10 @@ __all__ = ["METHODS", "RESULTS", "Authenticator", "Refusal"]
 
 log = logging.getLogger(__name__)
 
-METHODS = frozenset({"basic", "bearer", "job", "metrics", "none"})
-RESULTS = frozenset({"success", "remembered", "wrong", "missing", "malformed", "locked_out"})
+METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "session"})
+RESULTS = frozenset(
+    {"success", "remembered", "wrong", "missing", "malformed", "locked_out", "ended", "unavailable"}
+)
 """What ``observe`` is called with: closed sets, they are metric labels."""
 
 REMEMBERED = 10_000
