@@ -3,63 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from proxy.auth.oidc.claims import Claims, address
 from proxy.identity import Role
+from proxy.settings.sign_in import public_provider
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-
-PUBLIC_ISSUERS = frozenset(
-    {
-        "accounts.google.com",
-        "account.apple.com",
-        "appleid.apple.com",
-        "auth.openai.com",
-        "bitbucket.org",
-        "discord.com",
-        "github.com",
-        "gitlab.com",
-        "id.twitch.tv",
-        "login.live.com",
-        "login.salesforce.com",
-        "login.yahoo.com",
-        "oauth.telegram.org",
-        "orcid.org",
-        "sandbox.orcid.org",
-        "slack.com",
-        "token.actions.githubusercontent.com",
-        "www.facebook.com",
-        "www.linkedin.com",
-        "www.paypal.com",
-    }
-)
-"""Hosts of providers at which anybody can have an account."""
-# Entra ID's endpoints for every tenant and for private accounts, in place of a tenant's id.
-_EVERY_TENANT = frozenset({"common", "organizations", "consumers", "9188040d-6c67-4c5b-b112-36a304b66dad"})
-
-
-def is_public(issuer: str) -> bool:
-    """Whether anybody at all can have an account at that issuer, as far as is known."""
-    parts = urlsplit(issuer.lower())
-    host = (parts.hostname or "").rstrip(".")
-    if host == "login.microsoftonline.com":
-        return parts.path.strip("/").partition("/")[0] in _EVERY_TENANT
-    return host in PUBLIC_ISSUERS
-
-
-def problems(settings: Settings) -> list[str]:
-    """What of the settings for sign-in would let in whom nobody meant; one line each, for a UserError."""
-    found = []
-    issuer = settings.oauth_issuer_url or settings.oauth_authorize_url
-    if issuer and is_public(issuer) and not _anybody_named(settings):
-        found.append(
-            f"{'MLFLOW_UI_OAUTH_ISSUER_URL' if settings.oauth_issuer_url else 'PROXY_OAUTH_AUTHORIZE_URL'}: "
-            f"anybody can have an account at {urlsplit(issuer).hostname}, so say who gets in: "
-            "PROXY_ALLOWED_EMAIL_DOMAINS, PROXY_ALLOWED_EMAILS or PROXY_ALLOWED_GROUPS"
-        )
-    return found
 
 
 def admitted(claims: Claims, settings: Settings) -> str | None:
@@ -69,7 +19,7 @@ def admitted(claims: Claims, settings: Settings) -> str | None:
     PROXY_ALLOWED_GROUPS is set, a group has to match as well. An address that is not verified, or not of the
     plain kind, is none.
     """
-    if not _anybody_named(settings) and is_public(claims.issuer):
+    if not _anybody_named(settings) and public_provider(claims.issuer):
         return "Nobody is named who gets in here, and anybody can have an account at that provider."
     emails, domains = settings.allowed_emails, settings.allowed_email_domains
     if emails or domains:

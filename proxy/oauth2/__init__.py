@@ -1,0 +1,6 @@
+"""The pages under /oauth2, by the paths that oauth2-proxy's users know: signing in, out, and by the provider."""
+
+from proxy.oauth2.redirects import safe_rd
+from proxy.oauth2.routes import routes
+
+__all__ = ["routes", "safe_rd"]

@@ -1,0 +1,339 @@
+"""Signing in and out: each path's application, and what they say where it does not succeed."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import orjson
+
+from proxy.auth import Refusal, admission
+from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
+from proxy.exchange import Exchange, Refused
+from proxy.hosts import Hosts
+from proxy.identity import Identity, Role, identity_of
+from proxy.oauth2.cookies import ROUND_SECONDS, ROUNDS, Cookies, header
+from proxy.oauth2.site import Headers, Site, go, query
+from proxy.pages import sign_in
+from proxy.pages.answers import JSON, TEXT, App, Receive, Scope, Send, answer
+from proxy.pages.errors import is_navigation
+from proxy.pages.forms import form
+from proxy.pages.sign_in import Ways
+
+if TYPE_CHECKING:
+    from proxy.settings import Settings
+
+PASSWORD_ISSUER = ""
+"""The issuer in the claims of people who signed in with a password of ours."""
+
+_STATUS = {
+    "unavailable": 503,
+    "bad_answer": 502,
+    "misconfigured": 502,
+    "bad_state": 400,
+    "loop": 400,
+}  # all others: 403
+_TITLES = {
+    "unavailable": "The identity provider does not answer",
+    "bad_answer": "The identity provider's answer can't be used",
+    "misconfigured": "The identity provider and this server don't fit",
+    "bad_state": "This sign-in can't be completed",
+    "bad_token": "The identity provider's answer is not valid",
+    "denied": "You were not let in",
+    "not_admitted": "This is not open to you",
+    "no_role": "You have no role here",
+    "loop": "Signing in goes round in circles",
+}
+_REFUSALS = {
+    "unavailable": "provider_failed",
+    "bad_answer": "provider_failed",
+    "misconfigured": "provider_failed",
+    "not_admitted": "not_admitted",
+    "no_role": "not_admitted",
+}  # all others: sign_in_failed
+
+
+class SignedOut(Protocol):
+    """What is left to do after a session was ended."""
+
+    @property
+    def set_cookie(self) -> bytes: ...
+    @property
+    def id_token(self) -> str | None: ...
+
+
+class Sessions(Protocol):
+    """The part of the sessions that signing in and out needs; each raises Refused (503) without a database."""
+
+    @property
+    def cookie_name(self) -> str: ...
+    async def create(
+        self, claims: Claims, tokens: Tokens, exchange: Exchange, *, previous: bytes | None = None
+    ) -> bytes: ...
+    async def sign_out(self, cookie: bytes | None, exchange: Exchange) -> SignedOut: ...
+    async def end_for(self, issuer: str, subject: str | None, sid: str | None) -> int: ...
+    async def first_use(self, what: str, until: float) -> bool: ...
+
+
+class Passwords(Protocol):
+    """Who checks a user name and password: auth.Authenticator."""
+
+    async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
+
+
+def routes(
+    settings: Settings,
+    provider: Provider | None,
+    sessions: Sessions,
+    passwords: Passwords | None,
+    hosts: Hosts,
+    keys: Sequence[bytes],
+    observe: Callable[[str, str], None],
+) -> dict[str, App]:
+    """The applications by path, below the public URL's own path.
+
+    All but ``/oauth2/userinfo``, which needs somebody signed in, are open to everybody and look at host and
+    origin themselves. `passwords` is None where PROXY_BASIC_AUTH is off. `keys` seal the cookies of a sign-in
+    under way.
+    """
+    pages = _Pages(
+        settings,
+        provider,
+        sessions,
+        passwords,
+        Site(settings, hosts),
+        Cookies(sessions.cookie_name, keys),
+        observe,
+    )
+    return {
+        "/oauth2/sign_in": pages.sign_in,
+        "/oauth2/start": pages.start,
+        "/oauth2/callback": pages.callback,
+        "/oauth2/sign_out": pages.sign_out,
+        "/oauth2/userinfo": userinfo,
+        "/oauth2/backchannel_logout": pages.backchannel_logout,
+    }
+
+
+class _Pages:
+    def __init__(
+        self,
+        settings: Settings,
+        provider: Provider | None,
+        sessions: Sessions,
+        passwords: Passwords | None,
+        site: Site,
+        cookies: Cookies,
+        observe: Callable[[str, str], None],
+    ) -> None:
+        self._settings = settings
+        self._provider = provider
+        self._sessions = sessions
+        self._passwords = passwords
+        self._site = site
+        self._cookies = cookies
+        self._observe = observe
+        self._ways = Ways(
+            start=f"{site.prefix}/oauth2/start" if provider else None,
+            provider=provider.label if provider else "",
+            form=f"{site.prefix}/oauth2/sign_in" if passwords else None,
+        )
+
+    async def sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """GET: the ways in. POST: user name and password, for a session like everybody's."""
+        self._site.arrive(scope, "GET", "HEAD", "POST")
+        if scope["method"] != "POST":
+            await sign_in.sign_in(scope, send, self._ways, self._site.rd(scope, query(scope).get("rd")))
+            return
+        self._site.same_origin(scope)
+        if self._passwords is None:
+            raise Refused(
+                403, "Passwords are switched off here (PROXY_BASIC_AUTH).", reason="unauthenticated"
+            )
+        fields = await form(scope, receive)
+        rd = self._site.rd(scope, fields.get("rd"))
+        name, password = fields.get("username", ""), fields.get("password", "")
+        exchange: Exchange = scope["exchange"]
+        credential = base64.b64encode(f"{name}:{password}".encode())
+        outcome = await self._passwords.verify(b"Basic " + credential, exchange)
+        if isinstance(outcome, Refusal):
+            status = 429 if outcome.reason == "locked_out" else 403
+            exchange.refusal = outcome.reason
+            wait = [] if outcome.retry_after is None else [(b"retry-after", b"%d" % outcome.retry_after)]
+            await sign_in.sign_in(
+                scope, send, self._ways, rd, status=status, message=outcome.message, user=name, headers=wait
+            )
+            return
+        user = outcome.user
+        claims = Claims(PASSWORD_ISSUER, user, None, False, user, (), user=user)
+        await self._let_in(scope, send, claims, Tokens(), rd, [])
+
+    async def start(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To the provider."""
+        self._site.arrive(scope, "GET", "HEAD")
+        rd = self._site.rd(scope, query(scope).get("rd"))
+        provider = self._provider_or_none()
+        if self._site.elsewhere(scope):
+            await go(scope, send, self._site.origin(scope) + self._site.with_rd("/oauth2/start", rd))
+            return
+        round_ = self._cookies.round(scope)
+        if round_ >= ROUNDS:
+            self._observe("oidc", "loop")
+            await self._failed(scope, send, _LOOP, rd, [self._cookies.count(0)])
+            return
+        try:
+            begun = await provider.authorization(rd, self._site.url(scope, "/oauth2/callback"), round_)
+        except ProviderError as error:
+            await self._failed(scope, send, error, rd)
+            return
+        await go(scope, send, begun.url, self._cookies.begun(scope, begun.state, begun.cookie))
+
+    async def callback(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Back from the provider."""
+        self._site.arrive(scope, "GET")
+        provider = self._provider_or_none()
+        params = query(scope)
+        state = params.get("state", "")
+        front = f"{self._site.prefix}/"
+        cookies = [self._cookies.over(state)] if state else []
+        try:
+            signed_in = await provider.exchange(
+                params, self._cookies.find(scope, state), self._site.url(scope, "/oauth2/callback")
+            )
+        except ProviderError as error:
+            await self._failed(scope, send, error, front, cookies)
+            return
+        # Sealed as it was, but settings and rules may have changed since.
+        rd = self._site.rd(scope, signed_in.rd)
+        cookies.append(self._cookies.count(signed_in.round + 1))
+        await self._let_in(scope, send, signed_in.claims, signed_in.tokens, rd, cookies)
+
+    async def sign_out(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST: end the session, here and at the provider. GET: what is there to say after it."""
+        self._site.arrive(scope, "GET", "HEAD", "POST")
+        after = f"{self._site.prefix}/oauth2/sign_out"
+        if scope["method"] != "POST":
+            await sign_in.signed_out(scope, send, f"{self._site.prefix}/oauth2/sign_in")
+            return
+        self._site.same_origin(scope)
+        out = await self._sessions.sign_out(header(scope), scope["exchange"])
+        there = None
+        if out.id_token is not None and self._provider is not None:
+            there = self._provider.end_session_url(out.id_token, self._site.url(scope, "/oauth2/sign_out"))
+        cookies = [(b"set-cookie", out.set_cookie), self._cookies.count(0)]
+        await go(scope, send, there or after, cookies)
+
+    async def backchannel_logout(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The provider ends a session (OpenID Connect Back-Channel Logout 1.0, 2.5 and 2.8)."""
+        self._site.arrive(scope, "POST")
+        provider = self._provider_or_none()
+        token = (await form(scope, receive)).get("logout_token", "")
+        try:
+            logout = await provider.verify_logout_token(token)
+        except ProviderError as error:
+            status = _STATUS.get(error.reason, 400)
+            scope["exchange"].refusal = _REFUSALS.get(error.reason, "sign_in_failed")
+            body = orjson.dumps({"error": "invalid_request", "error_description": str(error)})
+            scope["exchange"].status = status
+            await answer(scope, send, status, body, JSON)
+            return
+        until = time.time() + LOGOUT_AGE + 2 * self._settings.clock_skew
+        if not await self._sessions.first_use(f"{logout.issuer} {logout.jti}", until):
+            raise Refused(400, "This logout token was used before (jti).", reason="sign_in_failed")
+        await self._sessions.end_for(logout.issuer, logout.subject, logout.sid)
+        self._observe("oidc", "logout")
+        scope["exchange"].status = 200
+        await answer(scope, send, 200, b"", TEXT)
+
+    async def _let_in(
+        self,
+        scope: Scope,
+        send: Send,
+        claims: Claims,
+        tokens: Tokens,
+        rd: str,
+        cookies: list[tuple[bytes, bytes]],
+    ) -> None:
+        """Begin the session, where this person gets in, and go where they wanted."""
+        by_provider = claims.issuer != PASSWORD_ISSUER
+        try:
+            if by_provider:
+                if (why := admission.admitted(claims, self._settings)) is not None:
+                    raise ProviderError("not_admitted", why, check=_WHO_GETS_IN)
+                if admission.role_of(claims.groups, self._settings) is Role.NONE:
+                    raise ProviderError("no_role", admission.no_role(claims))
+            session = await self._sessions.create(claims, tokens, scope["exchange"], previous=header(scope))
+        except ProviderError as error:
+            if by_provider:
+                self._observe("oidc", error.reason)
+            await self._failed(scope, send, error, rd, cookies)
+            return
+        if by_provider:
+            self._observe("oidc", "success")
+        await go(scope, send, rd, [(b"set-cookie", session), *cookies])
+
+    async def _failed(
+        self, scope: Scope, send: Send, error: ProviderError, rd: str, headers: Headers = ()
+    ) -> None:
+        """Say what happened: as a page where a browser navigates, else in MLflow's shape."""
+        status = _STATUS.get(error.reason, 403)
+        refusal = _REFUSALS.get(error.reason, "sign_in_failed")
+        if not is_navigation(scope):
+            raise Refused(status, str(error), reason=refusal, headers=tuple(headers))
+        scope["exchange"].refusal = refusal
+        said = "".join(character if character.isprintable() else " " for character in error.said[:500])
+        await sign_in.problem(
+            scope,
+            send,
+            status,
+            _TITLES[error.reason],
+            error.message,
+            said=said or None,
+            check=error.check or None,
+            again=self._site.with_rd("/oauth2/sign_in", rd),
+            headers=headers,
+        )
+
+    def _provider_or_none(self) -> Provider:
+        if self._provider is None:
+            raise Refused(
+                404, "No identity provider is set (MLFLOW_UI_OAUTH_ISSUER_URL).", reason="bad_request"
+            )
+        return self._provider
+
+
+async def userinfo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Who is signed in, with oauth2-proxy's names for it."""
+    identity = identity_of(scope)
+    if identity is None:
+        raise Refused(401, "Nobody is signed in.", reason="unauthenticated")
+    if scope["method"] not in ("GET", "HEAD"):
+        raise Refused(
+            405,
+            "Only GET and HEAD are served here.",
+            reason="bad_request",
+            headers=((b"allow", b"GET, HEAD"),),
+        )
+    body = {
+        "user": identity.user,
+        "email": identity.user if "@" in identity.user else None,
+        "preferredUsername": identity.user,
+        "role": identity.role.name.lower(),
+        "method": identity.method,
+    }
+    scope["exchange"].status = 200
+    await answer(scope, send, 200, orjson.dumps(body), JSON)
+
+
+_WHO_GETS_IN = (
+    "who gets in is said by PROXY_ALLOWED_EMAIL_DOMAINS, PROXY_ALLOWED_EMAILS and PROXY_ALLOWED_GROUPS."
+)
+_LOOP = ProviderError(
+    "loop",
+    f"You were signed in {ROUNDS} times within moments, and each time the next page did not know you. "
+    f"Wait {ROUND_SECONDS} seconds before you try again.",
+    check="the browser does not keep this server's cookie, or replicas do not share PROXY_COOKIE_SECRET and "
+    "PROXY_DATABASE_URL, or PROXY_PUBLIC_URL is not the address that people use.",
+)
