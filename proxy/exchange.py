@@ -17,6 +17,9 @@ REFUSALS = frozenset(
         "cross_origin",  # a browser's write from another site
         "unauthenticated",  # no credential, or a wrong one
         "locked_out",  # too many wrong ones lately
+        "sign_in_failed",  # a sign-in with the identity provider that is not valid, or that it refused
+        "provider_failed",  # the identity provider gave no usable answer
+        "not_admitted",  # vouched for by the identity provider, but nobody who gets in or has a role here
         "forbidden",  # the role does not allow the operation
         "not_served",  # a route of MLflow that is closed here, whoever asks (presigned URLs)
         "body_too_large",

@@ -1,4 +1,4 @@
-"""The pages under /oauth2, by the paths that oauth2-proxy's users know: signing in, out, and by the provider."""
+"""The pages under /oauth2, by the paths that oauth2-proxy's users know: signing in and out."""
 
 from proxy.oauth2.redirects import safe_rd
 from proxy.oauth2.routes import routes

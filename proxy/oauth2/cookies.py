@@ -1,4 +1,4 @@
-"""The small cookies of a sign-in under way, one for each, so that two tabs do not get into each other's way."""
+"""The small cookies of a sign-in under way, one for each, so that two tabs can sign in at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proxy.auth.oidc import LIFE, Seal
 from proxy.pages.answers import Scope
 
 AT_ONCE = 4
-"""Sign-ins that a browser may have under way; older ones give way, or its requests would outgrow every server."""
+"""Sign-ins that a browser may have under way; older ones give way, or its requests would grow too long."""
 ROUNDS = 3
 """Sign-ins one right after the other that let nobody through, before it is called a loop."""
 ROUND_SECONDS = 30
@@ -19,7 +19,7 @@ SetCookie = tuple[bytes, bytes]
 
 
 class Cookies:
-    """Names, reads and writes them. `name` is the session cookie's, whose rules (``__Host-``) hold for these."""
+    """Names, reads and writes them. `name` is the session cookie's; its rules (``__Host-``) hold for these."""
 
     def __init__(self, name: str, keys: Sequence[bytes]) -> None:
         self._name = name

@@ -7,13 +7,13 @@ from urllib.parse import unquote, urlsplit
 
 LONGEST = 2000
 """Characters of a way back: it has to fit into a cookie while its person is at the provider."""
-# What RFC 3986 lets stand in a path, a query and a fragment; no backslash, no space, nothing that is not ASCII.
-_PLAIN = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\[\]{}|^`\"-]*")
+# What a browser leaves as it is in a path, a query or a fragment; no backslash, no space, no other script.
+_PLAIN = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\[\]{}|^-]*")
 _NOT_IN_PATH = re.compile(r"//|/\.{1,2}(?:/|$)|[\\\x00-\x20\x7f-\uffff]")
 
 
 def safe_rd(rd: str | None, prefix: str = "", origin: str = "") -> str:
-    """The way back that `rd` asks for, or the front page where it leads anywhere but to pages of this service.
+    """The way back that `rd` asks for, or the front page where it leads anywhere but into this service.
 
     The result is a path on this host below `prefix` (the public URL's path), with query and fragment. A whole
     URL of our own `origin` is taken for its path, as oauth2-proxy takes it. What a browser, or a server

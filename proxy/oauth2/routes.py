@@ -65,7 +65,7 @@ class SignedOut(Protocol):
 
 
 class Sessions(Protocol):
-    """The part of the sessions that signing in and out needs; each raises Refused (503) without a database."""
+    """The part of the sessions that is needed here; each raises Refused (503) without a database."""
 
     @property
     def cookie_name(self) -> str: ...
