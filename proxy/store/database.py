@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from proxy import private_file
 from proxy.errors import UserError
@@ -82,6 +82,8 @@ class Store:
             )
         except TimeoutError:
             raise self._failed(f"no answer within {deadline:g} seconds") from None
+        except (DataError, IntegrityError):
+            raise  # a defect of the query, and no reason to think the database away
         except SQLAlchemyError as error:
             raise self._failed(_reason(error)) from None
         self._worked()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from proxy.auth.session.sessions import SessionInfo, session_info
+from proxy.auth.session.info import SessionInfo, session_info
 from proxy.errors import UserError
 from proxy.store import Connection, Store, StoreUnavailable
 from proxy.store import sessions as rows

@@ -8,18 +8,19 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError
 from proxy.auth.refusals import Refusal
+from proxy.auth.session.confirming import Confirming
 from proxy.auth.session.cookie import Cookie, Payload, new_key, own_url, session_id
+from proxy.auth.session.info import NO_DATABASE, NO_SESSION, OVER, SessionInfo, SignedOut, session_info
 from proxy.auth.session.known import Known, KnownSessions
-from proxy.auth.session.renewal import Ended, Later, Provider, Roles, columns, renewal
+from proxy.auth.session.renewal import Provider, Roles, columns
 from proxy.auth.session.sealing import Sealing
 from proxy.exchange import Refused
-from proxy.identity import Identity, Role
+from proxy.identity import Identity
 from proxy.store import Connection, NewSession, SessionRow, Store, StoreUnavailable
 from proxy.store import sessions as rows
 
@@ -33,53 +34,8 @@ T = TypeVar("T")
 POLL_SECONDS = 2.0
 """How often a replica looks for what has become of the sessions in use: one that was signed out elsewhere is
 refused that long after it, and a query's time, at the latest."""
-OLD_SECONDS = 60.0
-"""How long a cookie is let through after a newer one of its session was shown: requests of several tabs are
-under way at once, and answers get lost."""
-RETRY_SECONDS = 30.0
-"""Until the provider is asked again after it could not answer."""
-CLAIM_SECONDS = 30.0
-"""Until another replica asks in place of one that set out to and was not heard of again."""
-_WAIT_SECONDS = 10.0  # for what another replica is asking
 _FLUSH_SECONDS = 30.0
 _PURGE_SECONDS = 600.0
-
-NO_SESSION = "There is no session, or it has ended. Sign in again."
-OVER = "The session has ended. Sign in again."
-NO_DATABASE = (
-    "The sessions' database does not answer, so it can't be said who is calling. Try again in a moment; the "
-    "operator of this server looks at PROXY_DATABASE_URL."
-)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """A session as the account page and the command show it. Times are Unix seconds."""
-
-    id: str
-    user: str
-    name: str
-    email: str
-    role: Role
-    issuer: str
-    """Empty for somebody who signed in with a password of ours."""
-    created: float
-    last_seen: float
-    ends: float
-    client: str
-    user_agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class SignedOut:
-    """What is left to do after a session was ended here."""
-
-    set_cookie: bytes
-    """The Set-Cookie header that makes the browser forget its cookie."""
-    user: str | None
-    """Who it was; None where the cookie led to no running session."""
-    id_token: str | None
-    """The hint that the provider's own logout wants."""
 
 
 class Sessions:
@@ -99,19 +55,18 @@ class Sessions:
         result)`` is called as Authenticator's is. ``cookie_secrets`` are those of secret.py.
         """
         self._store = store
-        self._provider = provider
         self._roles = roles
         self._observe = observe
         self._idle = settings.session_idle
         self._lifetime = settings.session_lifetime
         self._refresh = settings.session_refresh
         self._grace = settings.session_grace
-        self._old = min(OLD_SECONDS, self._refresh)
         self._cookie = Cookie(own_url(settings), cookie_secrets)
         self.cookie_name = self._cookie.name
         where = settings.oauth_issuer_url or settings.oauth_token_url or ""
         self._sealing = Sealing(cookie_secrets, f"{settings.oauth_client_id or ''} {where}")
         self._known = KnownSessions()
+        self._confirming = Confirming(settings, store, provider, roles, self._sealing, self._known)
         self._by_cookie = self._known.by_cookie
         self._find = self._cookie.find
         self._asking: dict[str, asyncio.Task[Known | Refusal]] = {}
@@ -160,7 +115,7 @@ class Sessions:
         which = session_id(payload.key)
         task = self._asking.get(which)
         if task is None:
-            task = self._asking[which] = asyncio.create_task(self._confirm(which, payload.key))
+            task = self._asking[which] = asyncio.create_task(self._confirming.confirm(which, payload.key))
             task.add_done_callback(lambda _: self._asking.pop(which, None))
         # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
         session = await asyncio.shield(task)
@@ -179,7 +134,7 @@ class Sessions:
             # A copy from before: the browser that has the session has shown a newer one since.
             return self._refuse("ended", OVER)
         if payload.generation > session.generation:
-            session.generation, session.old_until = payload.generation, now + self._old
+            session.generation, session.old_until = payload.generation, now + self._confirming.old_seconds
             with contextlib.suppress(StoreUnavailable):  # the others learn it with the next cookie then
                 await self._store.run(lambda db: rows.shown(db, session.id, payload.generation, now))
         session.used = now
@@ -200,140 +155,6 @@ class Sessions:
             payload = Payload(session.key, session.issued, session.stamp, identity.user, identity.role)
             session.set_cookie = self._cookie.made(payload, session.ends - now)
         return session.set_cookie
-
-    # ---- the database and the provider ----
-
-    async def _confirm(self, which: str, key: str) -> Known | Refusal:
-        """Ask the database, once for all requests of the session; the provider too where that is due."""
-        now = time.time()
-
-        def look(db: Connection) -> tuple[SessionRow | None, bool]:
-            row = rows.read(db, which)
-            if row is None or self._over(row, now):
-                return None, False
-            rows.seen(db, {which: now})
-            return row, self._due(row, now) and now >= row.refreshing + CLAIM_SECONDS and rows.claim(
-                db, row, now
-            )
-
-        try:
-            row, ours = await self._store.run(look)
-            if row is not None and ours:
-                row = await self._renew(row, now)
-            elif row is not None and self._due(row, now):
-                row = await self._asked_elsewhere(row)
-        except StoreUnavailable:
-            return self._in_grace(which)
-        if row is None:
-            self._known.ended([which])
-            return Refusal("unauthenticated", OVER, None)
-        return self._learn(row, key)
-
-    async def _renew(self, row: SessionRow, claimed: float) -> SessionRow | None:
-        """The row as it is after the provider was asked; None where the session has ended by that."""
-        outcome = await renewal(row, self._provider, self._sealing, self._roles)
-        now = time.time()
-        if isinstance(outcome, Ended):
-            await self._persist(lambda db: rows.end(db, [row.id], now, outcome.by))
-            log.info("session of %r ended by %s", row.user, outcome.by)
-            return None
-        if isinstance(outcome, Later):
-            values: dict[str, object] = {"retry": now + RETRY_SECONDS}
-        else:
-            values = {**outcome.values, "refreshed": now, "retry": 0.0, "issued": row.issued + 1}
-
-        def write(db: Connection) -> SessionRow | None:
-            rows.refreshed(db, row.id, claimed, **values)
-            found = rows.read(db, row.id)
-            return None if found is None or self._over(found, now) else found
-
-        return await self._persist(write)
-
-    async def _persist(self, query: Callable[[Connection], T]) -> T:
-        """Write what the provider said: tried again, as a new refresh token would be lost with it."""
-        for pause in (1.5, 2.5):
-            try:
-                return await self._store.run(query)
-            except StoreUnavailable:
-                await asyncio.sleep(pause)
-        return await self._store.run(query)
-
-    async def _asked_elsewhere(self, row: SessionRow) -> SessionRow | None:
-        """Wait for what another replica is asking, and go on with what there is where that takes long."""
-        until = time.monotonic() + _WAIT_SECONDS
-        pause = 0.05
-        latest: SessionRow | None = row
-        while time.monotonic() < until:
-            await asyncio.sleep(pause)
-            pause = min(0.5, pause * 1.5)
-            latest = await self._store.run(lambda db: rows.read(db, row.id))
-            if latest is None or self._over(latest, time.time()):
-                return None
-            if not self._due(latest, time.time()):
-                break
-        return latest
-
-    def _due(self, row: SessionRow, now: float) -> bool:
-        return now >= row.refreshed + self._refresh and now >= row.retry
-
-    def _over(self, row: SessionRow, now: float) -> bool:
-        known = self._known.get(row.id)
-        seen = row.last_seen if known is None else max(row.last_seen, known.used)
-        return row.ended is not None or now >= row.ends or now >= seen + self._idle
-
-    def _until(self, row: SessionRow, now: float) -> float:
-        """When the database has to be asked again; the clocks of replicas may differ."""
-        until = min(row.refreshed, now) + self._refresh
-        if until <= now:  # the provider could not answer, or another replica still waits for it
-            until = min(max(row.retry, now + POLL_SECONDS), now + RETRY_SECONDS)
-        return min(until, row.ends)
-
-    def _learn(self, row: SessionRow, key: str) -> Known:
-        known = self._known.get(row.id)
-        if known is None:
-            now = time.time()
-            known = Known(
-                id=row.id,
-                key=key,
-                identity=Identity("", Role.NONE, "session"),
-                stamp=row.refreshed,
-                until=0.0,
-                ends=row.ends,
-                issued=0,
-                generation=0,
-                old_until=0.0,
-                confirmed=now,
-                used=now,
-                noted=now,
-            )
-            if not self._known.has_ended(row.id):
-                self._known.add(known)
-        self._update(known, row)
-        return known
-
-    def _update(self, known: Known, row: SessionRow) -> None:
-        if row.issued < known.issued or row.refreshed < known.stamp:
-            return  # read before something newer that is known already
-        now = time.time()
-        identity = Identity(row.user, Role(row.role), "session")
-        if row.issued != known.issued or row.refreshed != known.stamp or identity != known.identity:
-            known.identity = identity
-            known.issued, known.stamp, known.set_cookie = row.issued, row.refreshed, b""
-        if row.generation > known.generation:
-            known.generation = row.generation
-            known.old_until = min(row.generation_since, now) + self._old
-        known.confirmed = now
-        known.until = self._until(row, now)
-
-    def _in_grace(self, which: str) -> Known | Refusal:
-        """A session that was in use here when the database went away goes on for a while."""
-        known, now = self._known.get(which), time.time()
-        if known is not None and now < min(
-            known.confirmed + self._grace, known.ends, known.used + self._idle
-        ):
-            known.until = min(now + POLL_SECONDS, known.confirmed + self._grace, known.ends)
-            return known
-        return Refusal("no_database", NO_DATABASE, 5)
 
     # ---- beginning and ending ----
 
@@ -377,7 +198,7 @@ class Sessions:
         if old is not None:
             self._known.ended([old])
         exchange.session = session.id
-        return self._newest(self._learn(row, key), now)
+        return self._newest(self._confirming.learn(row, key), now)
 
     async def sign_out(self, cookie: bytes | None, exchange: Exchange) -> SignedOut:
         """End the session of that Cookie header. Raises Refused (503) where the database does not answer: the
@@ -495,10 +316,10 @@ class Sessions:
             raise
         for which in ids:
             row, session = found.get(which), self._known.get(which)
-            if row is None or self._over(row, now):
+            if row is None or self._confirming.over(row, now):
                 self._known.ended([which])
             elif session is not None:
-                self._update(session, row)
+                self._confirming.update(session, row)
 
     async def _flush(self) -> None:
         used = {known.id: known.used for known in self._known if known.used > known.noted}
@@ -506,20 +327,3 @@ class Sessions:
             await self._store.run(lambda db: rows.seen(db, used))
             for known in self._known:
                 known.noted = max(known.noted, used.get(known.id, 0.0))
-
-
-def session_info(row: SessionRow) -> SessionInfo:
-    """What of a row is for people to see."""
-    return SessionInfo(
-        id=row.id,
-        user=row.user,
-        name=row.name,
-        email=row.email or "",
-        role=Role(row.role),
-        issuer=row.issuer,
-        created=row.created,
-        last_seen=row.last_seen,
-        ends=row.ends,
-        client=row.client,
-        user_agent=row.user_agent,
-    )
