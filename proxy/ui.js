@@ -78,10 +78,11 @@
   );
   let opener = null;
   let closed = 0;
+  menu.addEventListener("beforetoggle", (event) => {
+    if (event.newState === "closed") closed = performance.now();
+  });
   menu.addEventListener("toggle", (event) => {
-    if (event.newState !== "closed") return;
-    closed = performance.now();
-    if (opener?.isConnected && !dialog.open) opener.focus();
+    if (event.newState === "closed" && opener?.isConnected && !dialog.open) opener.focus();
   });
   const openMenu = async (button) => {
     if (!menu.showPopover) {

@@ -28,7 +28,7 @@ class Window(Chrome):
     """A browser's window; every wait ends with what the page showed instead."""
 
     def until(self, true: Callable[[], Any], what: str, patience: float = 30) -> Any:
-        """The first value of `true` that is true; an error of the page's changing under it counts as false."""
+        """The first value of `true` that is true; what fails as the page changes counts as false."""
         deadline = time.monotonic() + patience
         while True:
             with contextlib.suppress(WebDriverException):

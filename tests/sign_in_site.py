@@ -1,4 +1,4 @@
-"""The pages around signing in and MLflow's real UI files behind a real uvicorn, with nothing else wired up."""
+"""The pages around signing in and MLflow's real UI files behind a real uvicorn, nothing else wired up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import mlflow
 import uvicorn
@@ -130,7 +130,7 @@ class Site:
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
             self.bodies.append((await receive()).get("body", b""))
-        rd = scope["query_string"].decode().removeprefix("rd=") or "/"
+        rd = unquote(scope["query_string"].decode().removeprefix("rd=")) or "/"
         await sign_in.sign_in(
             scope, send, self.ways, rd, status=self.status, message=self.message, user="carol"
         )
@@ -151,11 +151,14 @@ class Site:
             again=f"{self.prefix}/oauth2/sign_in",
         )
 
+    async def not_known_elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answers.answer(scope, send, 401, b'{"error": "Incorrect API key"}', answers.JSON)
+
     def ask(
-        self, method: str, target: str, fields: dict[str, str] | None = None, **headers: str
+        self, method: str, target: str, fields: dict[str, str] | bytes | None = None, **headers: str
     ) -> tuple[http.client.HTTPResponse, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        body = urlencode(fields) if fields is not None else None
+        body = urlencode(fields) if isinstance(fields, dict) else fields
         if body is not None:
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         connection.request(method, target, body, headers)
