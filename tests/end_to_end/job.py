@@ -1,7 +1,7 @@
 """Submits a real MLflow job, as MLflow's UI does for a judge, and waits for it: python job.py RESULT.json
 
-The job runs a scorer on a trace and logs the feedback. MLflow's job reads and writes the database itself; what it
-asks over HTTP is the gateway at MLFLOW_GATEWAY_URI, so the scorer asks MLflow there, with MLflow's client.
+The job runs a scorer on a trace and logs the feedback. MLflow's job reads and writes the database itself;
+what it asks over HTTP is the gateway at MLFLOW_GATEWAY_URI, so the scorer asks there, with MLflow's client.
 """
 
 from __future__ import annotations

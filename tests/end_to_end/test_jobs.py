@@ -1,4 +1,4 @@
-"""A real MLflow job runs, and what it asks of MLflow goes through the proxy: signed in, logged and counted."""
+"""A real MLflow job runs; what it asks of MLflow goes through the proxy: signed in, logged and counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from service import running
 
 JOB = Path(__file__).with_name("job.py")

@@ -1,4 +1,4 @@
-"""A person starts the service with nothing configured, pastes the printed lines, and runs MLflow's quickstart."""
+"""A person starts the service with nothing set, pastes the printed lines, and runs MLflow's quickstart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from service import Service, clean_environment, running
 
 MEGABYTE = 1 << 20
