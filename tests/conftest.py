@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 import service as services
 
 
@@ -26,7 +26,13 @@ def kept() -> Path:
     return path
 
 
+def program(name: str) -> str | None:
+    """Where a program is, also where Debian puts it outside of an ordinary user's PATH."""
+    places = ["/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(places))
+
+
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where one of those programs is not installed, naming it; .ci/run installs them all."""
-    missing = [program for program in programs if shutil.which(program) is None]
+    missing = [name for name in programs if program(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
