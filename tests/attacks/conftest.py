@@ -33,6 +33,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
             PROXY_LOGIN_WINDOW="60",
             # The model provider of these tests listens on loopback, which MLflow otherwise calls for nobody.
             MLFLOW_GATEWAY_API_BASE_ALLOW_PRIVATE_IPS="true",
+            MLFLOW_GATEWAY_API_BASE_ALLOWED_SCHEMES="http",
         ) as running,
         tapped(running) as tap,
     ):
