@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -100,4 +101,8 @@ def statuses(service: Service, data: bytes, source: str = HERE, patience: float 
         with contextlib.suppress(TimeoutError, ConnectionError):
             while piece := wire.recv(65536):
                 received += piece
-    return [int(part[:3]) for part in received.split(b"HTTP/1.1 ")[1:]]
+    return statuses_in(received)
+
+
+def statuses_in(received: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
