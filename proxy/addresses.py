@@ -1,4 +1,4 @@
-"""Who is at the other end: the client's address, looked for behind the proxies we were told to trust; pure."""
+"""Who is at the other end: the client's address, looked for behind the proxies that are trusted; pure."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def _parse(text: str) -> IPv4Address | IPv6Address | None:
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
+    # A zone (RFC 4007) names an interface of whoever wrote it, in any characters at all.
+    text = text.partition("%")[0]
     try:
         address = ip_address(text)
     except ValueError:

@@ -69,9 +69,17 @@ class Forwarder:
         exchange: Exchange = scope["exchange"]
         task = asyncio.current_task()
         assert task is not None
-        passage = Passage(task, exchange, self.rules.abandoned)
+        passage = Passage(
+            task,
+            exchange,
+            abandon_for=self.rules.abandoned,
+            stall=self.rules.stall,
+            unsent=scope["unsent"],
+        )
         trip = _Trip(self, scope, receive, send, passage)
-        lost: set[Callable[[], None]] = scope["connection_lost"]
+        lost = scope["connection_lost"]
+        if lost.over:
+            trip.fail("client_gone")  # it left while its password was looked at
         lost.add(passage.client_left)
         self.watchdog.passages.add(passage)
         try:
@@ -128,19 +136,20 @@ class _Trip:
 
     async def run(self) -> None:
         ours = self._forwarder
-        began = self._loop.time()
         length, chunked = _framing(self._scope["headers"])
         body = b""
         streams = self._operation.body == "stream" and (chunked or bool(length))
         if not streams and (chunked or length):
             body = await self._whole_body(length)
             chunked, length = False, len(body)
+        began = self._loop.time()
         async with ours.hold.place(self._slots()):
             connection = await self._connect(began)
             self._exchange.mlflow_started = time.perf_counter()
-            connection.send_head(
-                self._head(length, chunked) + body, head_only=self._scope["method"] == "HEAD"
-            )
+            connection.send_head(self._head(length, chunked), head_only=self._scope["method"] == "HEAD")
+            if body:
+                connection.write(body)
+                body = b""  # the connection has it, and lets it go when it is sent
             if streams:
                 self._pump = asyncio.create_task(self._pump_body(connection, chunked))
             else:
@@ -148,6 +157,8 @@ class _Trip:
                 self._wait_for_mlflow(ours.rules.answer)
             await connection.head()
             await self._answer(connection)
+        if self._exchange.abandoned:
+            raise Broken("client_gone")
 
     # Steps.
 
@@ -192,9 +203,7 @@ class _Trip:
                 return self._connection
             except Broken:
                 # Its end has not been noticed yet, or it has just been replaced.
-                if self._loop.time() - began > ours.hold.seconds:
-                    raise
-                await asyncio.sleep(0.05)
+                await ours.hold.a_moment(began)
 
     def _head(self, length: int | None, chunked: bool) -> bytes:
         exchange = self._exchange
@@ -250,7 +259,12 @@ class _Trip:
         answer_headers = header_rules.for_client(
             connection.headers, connection.status, authorities=ours.authorities, prefix=ours.rules.prefix
         )
-        if self._operation.name == "server-info" and not ours.rules.direct_artifacts and connection.status == 200:
+        if (
+            self._operation.name == "server-info"
+            and self._scope["method"] == "GET"
+            and not ours.rules.direct_artifacts
+            and connection.status == 200
+        ):
             await self._rewritten(connection, answer_headers)
             return
         self._started = True
@@ -363,11 +377,18 @@ class CutShort(Exception):
 
 
 def _framing(headers: Headers) -> tuple[int | None, bool]:
-    """The body's Content-Length, and whether it is chunked (RFC 9112, section 6.3); the parser checked both."""
+    """The body's Content-Length, and whether it is chunked (RFC 9112, section 6.3); the parser checked both.
+
+    Raises Refused (501) for another transfer coding, which the parser leaves on the body it hands over.
+    """
     length: int | None = None
     for name, value in headers:
         if name == b"content-length":
             length = int(value)
         elif name == b"transfer-encoding":
+            if value.strip().lower() != b"chunked":
+                raise Refused(
+                    501, "Of the transfer codings only 'chunked' is understood here.", reason="bad_request"
+                )
             return None, True
     return length, False

@@ -26,7 +26,7 @@ class Authentication(Protocol):
 
 
 class Page(NamedTuple):
-    """A page of ours that is not MLflow's, at any Host: its operation, which says who may, and what answers."""
+    """A page of ours, served at any Host: its operation, which says who may, and what answers."""
 
     operation: Operation
     app: App
@@ -58,6 +58,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
+        if scope["hidden"] is not None:
+            exchange.operation = UNPARSED
+            raise Refused(400, f"The request is refused: {scope['hidden']}.", reason="unparsed")
         # At the root also where the public URL has a path: probes and scrapers ask the process, not the name.
         page = self._pages.get(scope["path"])
         operation = page.operation if page else self._operation(scope, exchange)
@@ -66,12 +69,13 @@ class Gate:
         if page is not None:
             operation = exchange.operation = page.operation
 
-        authorization = host = for_mlflow = fetch_site = origin = None
+        authorization = for_mlflow = fetch_site = origin = None
+        hosts = []
         for name, value in scope["headers"]:
             if name == b"authorization":
                 authorization = value
             elif name == b"host":
-                host = value
+                hosts.append(value)
             elif name == b"sec-fetch-site":
                 fetch_site = value
             elif name == b"origin":
@@ -79,14 +83,14 @@ class Gate:
             elif name == b"x-mlflow-authorization":
                 for_mlflow = value
 
+        if page is None:
+            self._check_site(exchange, operation, hosts, fetch_site, origin)
+            # A coding agent sends its model provider's key in Authorization and its credential for MLflow
+            # in X-MLflow-Authorization (mlflow/gateway/constants.py).
+            if for_mlflow is not None and exchange.path.startswith("/gateway/"):
+                scope["provider_key"] = _may_be_a_providers(authorization, for_mlflow)
+                authorization = for_mlflow
         if operation.access is not Access.OPEN:
-            if page is None:
-                self._check_site(exchange, operation, host or b"", fetch_site, origin)
-                # A coding agent sends its model provider's key in Authorization and its credential for MLflow
-                # in X-MLflow-Authorization (mlflow/gateway/constants.py).
-                if for_mlflow is not None and exchange.path.startswith("/gateway/"):
-                    scope["provider_key"] = True
-                    authorization = for_mlflow
             await self._admit(exchange, operation, authorization)
         app = page.app if page is not None else self._answers.get(operation.name, self._forward)
         await app(scope, receive, send)
@@ -95,10 +99,14 @@ class Gate:
         self,
         exchange: Exchange,
         operation: Operation,
-        host: bytes,
+        hosts: list[bytes],
         fetch_site: bytes | None,
         origin: bytes | None,
     ) -> None:
+        if len(hosts) > 1:
+            # RFC 9112, section 3.2: something before us may have gone by the other one.
+            raise Refused(400, "The request is refused: it has more than one Host.", reason="bad_request")
+        host = hosts[0] if hosts else b""
         if not exchange.internal and not self._hosts.served(host):
             raise Refused(
                 421,
@@ -108,7 +116,7 @@ class Gate:
             )
         why = cross_origin.refused(
             exchange.method,
-            reads=operation.access is Access.READ,
+            reads=operation.access in (Access.READ, Access.OPEN),
             fetch_site=fetch_site,
             origin=origin,
             own_origins=self._hosts.origins(exchange.scheme, host),
@@ -123,9 +131,7 @@ class Gate:
             outcome = await self._authentication.verify(authorization, exchange)
             if isinstance(outcome, Refusal):
                 status = 429 if outcome.reason == "locked_out" else 401
-                raise Refused(
-                    status, outcome.message, reason=outcome.reason, retry_after=outcome.retry_after
-                )
+                raise Refused(status, outcome.message, reason=outcome.reason, retry_after=outcome.retry_after)
             identity = outcome
         exchange.identity = identity
         message = access.allowed(identity, operation, self._delete_role, self._direct_artifacts)
@@ -137,9 +143,6 @@ class Gate:
         raise Refused(403, message, reason="forbidden")
 
     def _operation(self, scope: Scope, exchange: Exchange) -> Operation:
-        if scope["hidden"] is not None:
-            exchange.operation = UNPARSED
-            raise Refused(400, f"The request is refused: {scope['hidden']}.", reason="unparsed")
         try:
             path = paths.canonical(scope["raw_path"], self._prefix)
         except paths.BadPath as error:
@@ -160,6 +163,16 @@ class Gate:
         scope["raw_path"] = path.encoded
         exchange.operation = operation_of(exchange.method, path.decoded)
         return exchange.operation
+
+
+def _may_be_a_providers(authorization: bytes | None, for_mlflow: bytes) -> bool:
+    """Whether Authorization holds a key that a model provider may see: a user name and password are ours,
+    and so is what was sent for MLflow as well."""
+    return (
+        authorization is not None
+        and authorization != for_mlflow
+        and not authorization.lstrip().lower().startswith(b"basic")
+    )
 
 
 def pages_alone(pages: Mapping[str, Page]) -> App:

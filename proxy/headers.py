@@ -158,7 +158,8 @@ def _location(value: bytes, authorities: tuple[bytes, ...], prefix: bytes) -> by
             host, slash, rest = value[len(scheme) :].partition(b"/")
             if host not in authorities:
                 return value
-            return prefix + b"/" + rest if slash else prefix + b"/"
+            # Not "//": the rest would be read as another host's name (RFC 3986, section 4.2).
+            return prefix + b"/" + rest.lstrip(b"/") if slash else prefix + b"/"
     if value.startswith(b"/") and not value.startswith(b"//"):
         return prefix + value
     return value

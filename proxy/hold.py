@@ -10,6 +10,8 @@ from typing import Protocol
 
 from proxy.exchange import Refused
 
+RETRY_SECONDS = 0.05
+
 
 class Mlflow(Protocol):
     """What a waiting request needs to know of MLflow's process."""
@@ -46,17 +48,30 @@ class Hold:
         """
         if self._mlflow.up:
             return
-        left = since + self.seconds - asyncio.get_running_loop().time()
+        left = self._left(since)
         with self._one_more():
             up = left > 0 and await self._mlflow.wait_up(left)
         if not up:
-            raise Refused(
-                503,
-                f"MLflow is not ready: {self._mlflow.reason}. This request was held for "
-                f"{self.seconds:g} s and was not sent. Try again.",
-                reason="not_ready",
-                retry_after=min(30, math.ceil(self.seconds)),
-            )
+            raise self._not_ready(self._mlflow.reason)
+
+    async def a_moment(self, since: float) -> None:
+        """Wait a little, where MLflow is said to be up and takes no connection; raises as `until_up` does."""
+        if self._left(since) <= 0:
+            raise self._not_ready("it takes no connection")
+        with self._one_more():
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _left(self, since: float) -> float:
+        return since + self.seconds - asyncio.get_running_loop().time()
+
+    def _not_ready(self, reason: str) -> Refused:
+        return Refused(
+            503,
+            f"MLflow is not ready: {reason}. This request was held for "
+            f"{self.seconds:g} s and was not sent. Try again.",
+            reason="not_ready",
+            retry_after=min(30, math.ceil(self.seconds)),
+        )
 
     def take(self, size: int) -> None:
         """Count `size` bytes of a body into memory; `give` takes them out. Raises Refused (503)."""

@@ -11,9 +11,10 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Hosts:
-    """The Host values that are served: `names`, at any port, beside the public URL's.
+    """The Host values that are served: `names`, beside the public URL's.
 
-    A name of the form ``*.example.com`` covers the names below it.
+    A name with a port is served at that port, one without at any. A name of the form ``*.example.com``, as
+    certificates have them, covers the names below it.
     """
 
     def __init__(self, names: Iterable[str], public_url: str | None) -> None:
@@ -42,15 +43,18 @@ class Hosts:
         if match is None:
             return False
         name = match[1].removesuffix(".")
-        return name in self._names or (bool(self._suffixes) and name.endswith(self._suffixes))
+        if name in self._names or (match[2] and f"{name}:{match[2]}" in self._names):
+            return True
+        return bool(self._suffixes) and name.endswith(self._suffixes)
 
-    def origins(self, scheme: str, host: bytes) -> tuple[bytes, bytes]:
+    def origins(self, scheme: str, host: bytes) -> tuple[bytes, ...]:
         """The origins (RFC 6454) that are ours for a request with that Host.
 
         Behind a TLS terminator the scheme comes from the public URL, never from a header.
         """
-        return (f"{self._scheme or scheme}://".encode() + host.lower(), self._public_origin)
+        here = f"{self._scheme or scheme}://".encode() + host.lower()
+        return (here, self._public_origin) if self._public_origin else (here,)
 
 
 def _bracketed(name: str) -> str:
-    return f"[{name}]" if ":" in name and not name.startswith("[") else name
+    return f"[{name}]" if name.count(":") > 1 and not name.startswith("[") else name

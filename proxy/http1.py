@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -51,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         self._lost: Broken | None = None
         self._busy = False
         self._head_only = False
+        self._spare: socket.socket | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -72,9 +75,18 @@ class Connection(asyncio.BufferedProtocol):
             # The parser still waits for the body that the last answer announced and did not have.
             self._parser = httptools.HttpResponseParser(self)
         self._head_only = head_only
-        self.write(head)
+        self._write(head)
 
     def write(self, data: bytes) -> None:
+        """Send a part of the request's body."""
+        if self._spare is None and self.open:
+            assert self.transport is not None
+            # Where MLflow answers early and closes, a write fails, and the transport is gone with all that
+            # was not read yet. What is still to be read can be, by a second descriptor.
+            self._spare = socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         if self._lost is not None:
             raise self._lost
         assert self.transport is not None
@@ -122,11 +134,13 @@ class Connection(asyncio.BufferedProtocol):
     def finish(self) -> bool:
         """End the exchange. Whether the connection can carry another one."""
         self._busy = False
+        self._drop_spare()
         return self._complete and self.reusable and not self._pieces and not self._write_paused and self.open
 
     def close(self) -> None:
         """End the connection at once, whatever is under way."""
         self._busy = False
+        self._drop_spare()
         if self.transport is not None:
             self.transport.abort()
 
@@ -154,7 +168,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         try:
             self._parser.feed_data(self._view[:nbytes])
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken("bad_answer", str(error)))
             self.close()
 
@@ -162,7 +176,20 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._spare is not None:
+            self._read_the_rest(self._spare)
+            self._drop_spare()
         self._fail(Broken("reset", str(exc) if exc else "MLflow closed the connection"))
+
+    def _read_the_rest(self, spare: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while self._busy and not self._complete and (size := spare.recv_into(self._buffer)):
+                self.buffer_updated(size)
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
     def _fail(self, why: Broken) -> None:
         if self._lost is None:
@@ -184,13 +211,18 @@ class Connection(asyncio.BufferedProtocol):
     # The parser's side.
 
     def on_message_begin(self) -> None:
+        if self._have_head:
+            raise ValueError("more than one answer to one request")
         self.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self._have_head:  # else it is a trailer, which is no header (RFC 9110, section 6.5.1)
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if not 100 <= status <= 599:
+            raise ValueError(f"there is no status {status}")
         if status < 200:
             return
         self.status = status
@@ -221,8 +253,8 @@ class Connection(asyncio.BufferedProtocol):
 class Pool:
     """The idle connections to one Unix socket, the latest used first."""
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = str(socket)
+    def __init__(self, path: Path) -> None:
+        self._socket = str(path)
         self._idle: deque[Connection] = deque()
 
     async def acquire(self) -> Connection:
@@ -275,7 +307,7 @@ class Pool:
 
 
 async def fetch(
-    socket: Path,
+    path: Path,
     method: str,
     target: str,
     *,
@@ -292,7 +324,7 @@ async def fetch(
     lines += [f"{name}: {value}" for name, value in headers]
     if body or method not in ("GET", "HEAD"):
         lines.append(f"content-length: {len(body)}")
-    pool = Pool(socket)
+    pool = Pool(path)
     async with asyncio.timeout(timeout):
         try:
             connection = await pool.acquire()

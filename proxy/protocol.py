@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
+import functools
+import sys
+import termios
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # MLflow takes headers without a limit (1 MB was fine); nginx takes 32 KiB, Apache 100 lines of 8 KiB.
 HEADER_LIMIT = 64 * 1024
@@ -26,42 +31,69 @@ class Unparsed(Protocol):
 class ProxyProtocol(HttpToolsProtocol):
     """Adds to the ASGI scope:
 
-    ``connection_lost``: a set of functions called when the client's connection ends, so that no task need
-    wait on ``receive()`` for it; ``cut``: ends the connection at once, so that an answer which can't be
-    completed is seen to be incomplete; ``hidden``: why the target can't be told from what ASGI shows of it
-    (absolute form, fragment), or None.
+    ``connection_lost``: a Departure, so that no task need wait on ``receive()`` for it; ``cut``: ends the
+    connection at once, so that an answer which can't be completed is seen to be incomplete; ``unsent``: how
+    many bytes of what was sent the client has not taken yet; ``hidden``: why the target can't be told from
+    what ASGI shows of it (absolute form, fragment), or None.
     """
+
+    head_seconds = HEAD_SECONDS
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.lost: set[Callable[[], None]] = set()
+        self.lost = Departure()
         self._head_size = 0
         self._in_head = False
+        self._unread = 0
+        self._told = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._refusal = (400, "This is not a valid HTTP/1.1 request.")
         self.url = b""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_idleness()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self.lost.over = True
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
         for left in list(self.lost):
             left()
         self.lost.clear()
 
     def data_received(self, data: bytes) -> None:
+        self._told = False
         super().data_received(data)
-        if self._in_head:
+        if self.transport.is_closing():
+            return
+        self._unread = 0 if self._told else self._unread + len(data)
+        if self._unread > 2 * HEADER_LIMIT:
+            self._refusal = (431, f"One of the request's headers is larger than {HEADER_LIMIT} bytes.")
+            self.send_400_response("")
+        elif self._in_head:
             if self._head_timer is None:
-                self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_too_slow)
+                self._head_timer = self.loop.call_later(self.head_seconds, self._head_too_slow)
         else:
             self._stop_head_timer()
+            if self.cycle is None or self.cycle.response_complete:
+                self._watch_idleness()
+
+    def _watch_idleness(self) -> None:
+        # uvicorn does so only after an answer, and stops with the next byte, were it the last one ever.
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._told = True
         self._in_head = True
         self._head_size = 0
         self.scope["connection_lost"] = self.lost  # type: ignore[typeddict-unknown-key]
-        self.scope["cut"] = self._cut  # type: ignore[typeddict-unknown-key]
+        self.scope["unsent"] = self._unsent  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -72,9 +104,20 @@ class ProxyProtocol(HttpToolsProtocol):
         self._head_size += len(name) + len(value) + 4
         if self._head_size > HEADER_LIMIT:
             self._refuse(431, f"The request's headers are larger than {HEADER_LIMIT} bytes.")
-        super().on_header(name, value)
+        self._told = True
+        if self._in_head:  # else it is a trailer, which must not pass for a header (RFC 9110, section 6.5.1)
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._told = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._told = True
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
+        self._told = True
         self._in_head = False
         hidden = None
         if not self.url.startswith(b"/"):
@@ -83,6 +126,9 @@ class ProxyProtocol(HttpToolsProtocol):
             hidden = "its target has a fragment, which is never sent"
         self.scope["hidden"] = hidden  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
+        self.scope["cut"] = functools.partial(self._cut, self.cycle)  # type: ignore[typeddict-unknown-key]
+        if self.scope["http_version"] == "1.0":
+            _speak_1_0(self.cycle)
         if self.parser.should_upgrade():
             # Nothing here is upgraded; what follows on such a connection would not be parsed as requests.
             self.cycle.keep_alive = False
@@ -126,7 +172,36 @@ class ProxyProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _cut(self) -> None:
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # so that uvicorn does not report an answer left incomplete
+    def _cut(self, cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True  # so that uvicorn does not report an answer left incomplete
         self.transport.abort()
+
+    def _unsent(self) -> int:
+        """Bytes in our buffer and in the kernel's (tcp(7), SIOCOUTQ) that the client has not taken yet."""
+        if self.transport.is_closing():
+            return 0
+        in_kernel = bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
+        return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+
+class Departure(set[Callable[[], None]]):
+    """Functions called when the client's connection ends; `over` says that it has."""
+
+    over = False
+
+
+def _speak_1_0(cycle: RequestResponseCycle) -> None:
+    """Make a cycle speak HTTP/1.0: no chunks, a body without Content-Length ends with the connection
+    (RFC 9112, section 6.1); no 100 Continue. uvicorn knows no difference."""
+    cycle.chunked_encoding = False
+    cycle.waiting_for_100_continue = False
+    in_1_1 = cycle.send
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            cycle.expected_content_length = len(message.get("body", b""))
+        await in_1_1(message)
+
+    cycle.send = send  # type: ignore[method-assign]

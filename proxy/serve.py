@@ -64,9 +64,9 @@ async def _serve(
     loaded: Loaded, main: socket.socket, url: str, runtime: Path, application_log: logs.ApplicationLog
 ) -> None:
     settings = loaded.settings
-    log.info("serving at %s; MLflow is being started", url)
     password = first_start.check_password(settings)
     tls, authority = certificates.prepare(settings)
+    log.info("serving at %s; MLflow is being started", url)
     jobs_token = secrets.token_urlsafe(32)
     metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
     access_log = logs.AccessLog(settings.log_format)
@@ -239,10 +239,12 @@ def _listening(host: str, port: int, setting: str) -> Iterator[socket.socket]:
             listener.bind(address)
             listener.listen(2048)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL and setting == "MLFLOW_PORT":
+                setting = "MLFLOW_HOST"
             why = {
                 errno.EADDRINUSE: "another program listens there; stop it or choose another port",
                 errno.EACCES: "this user may not; ports below 1024 are root's, choose a higher one",
-                errno.EADDRNOTAVAIL: "this machine has no such address",
+                errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 stands for all it has",
             }.get(error.errno or 0, str(error.strerror))
             raise UserError(f"{setting}: {host}, port {port}, can't be listened on: {why}") from None
         listener.setblocking(False)

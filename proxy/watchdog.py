@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 
 from proxy.exchange import Exchange
 
@@ -14,15 +15,38 @@ class Passage:
     """One request's way through the forwarder, and what ends it early.
 
     The forwarder sets `deadline` (loop time) and `late` (the reason it then ends with, from
-    exchange.ERRORS) before each wait; the connection calls `client_left`.
+    exchange.ERRORS) before each wait; the connection calls `client_left`. `unsent` says how many bytes the
+    client has not taken yet: while that changes, no wait of `stall` seconds for the client runs out.
     """
 
-    __slots__ = ("abandon_for", "deadline", "exchange", "late", "left_with_mlflow", "task", "why")
+    __slots__ = (
+        "_unsent",
+        "_unsent_before",
+        "abandon_for",
+        "deadline",
+        "exchange",
+        "late",
+        "left_with_mlflow",
+        "stall",
+        "task",
+        "why",
+    )
 
-    def __init__(self, task: asyncio.Task[object], exchange: Exchange, abandon_for: float) -> None:
+    def __init__(
+        self,
+        task: asyncio.Task[object],
+        exchange: Exchange,
+        *,
+        abandon_for: float,
+        stall: float,
+        unsent: Callable[[], int],
+    ) -> None:
         self.task = task
         self.exchange = exchange
         self.abandon_for = abandon_for
+        self.stall = stall
+        self._unsent = unsent
+        self._unsent_before = 0
         self.deadline = math.inf
         self.late = "stalled"
         self.left_with_mlflow = False
@@ -40,6 +64,19 @@ class Passage:
                 self.late = "client_gone"
         else:
             self.end("client_gone")
+
+    def look(self, now: float) -> None:
+        """Begin the wait for the client anew if it took a byte since the last look.
+
+        The kernel takes more from us only when a third of its buffer, megabytes with a good line, is free
+        again: of a slow client nothing is seen for minutes unless one looks into that buffer.
+        """
+        if self.late != "client_stalled" or self.exchange.abandoned:
+            return
+        unsent = self._unsent()
+        if unsent != self._unsent_before:
+            self._unsent_before = unsent
+            self.deadline = now + self.stall
 
     def end(self, why: str) -> None:
         """Cancel the request's task, once."""
@@ -65,5 +102,7 @@ class Watchdog:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now = loop.time()
-            for passage in [passage for passage in self.passages if passage.deadline < now]:
-                passage.end(passage.late)
+            for passage in list(self.passages):
+                passage.look(now)
+                if passage.deadline < now:
+                    passage.end(passage.late)

@@ -1,0 +1,213 @@
+"""What stands in MLflow's place when it must misbehave: raw sockets, told by each request's query what to do.
+
+    python fake_upstream.py SOCKET RECORD
+
+Every connection has a thread. The query's arguments, all optional:
+
+``take=N``      read N bytes of the body and no more (else the whole body)
+``pause=S``     wait S seconds before the first of it
+``wait=S``      wait S seconds before the answer
+``hex=…``       answer with exactly these bytes (else with JSON that says what arrived)
+``pieces=N``    then send N pieces (``every=S`` apart, each ``piece=BYTES`` of zeros), as chunks, or as they
+                are with ``plain=1``
+``then=…``      ``keep`` (the default), ``close`` the connection, or ``hang`` until the other side ends it
+
+RECORD gets a JSON line for every request when its head is there (``head``), when its part here is over
+(``over``), and when its connection ended (``end``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import select
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+PIECE = 64 * 1024
+lock = threading.Lock()
+
+
+class Gone(Exception):
+    """The other side ended the connection."""
+
+
+class Peer:
+    """One connection from the proxy."""
+
+    def __init__(self, number: int, sock: socket.socket, record: Any) -> None:
+        self.number = number
+        self.sock = sock
+        self.record = record
+        self.buffer = b""
+
+    def say(self, event: str, **more: Any) -> None:
+        with lock:
+            line = {"event": event, "connection": self.number, "time": time.time(), **more}
+            self.record.write(json.dumps(line) + "\n")
+            self.record.flush()
+
+    def more(self) -> bytes:
+        try:
+            data = self.sock.recv(PIECE)
+        except OSError:
+            data = b""
+        if not data:
+            raise Gone
+        return data
+
+    def line(self) -> bytes:
+        while b"\r\n" not in self.buffer:
+            self.buffer += self.more()
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line
+
+    def take(self, number: int) -> bytes:
+        """At most that many bytes, at least one."""
+        if not self.buffer:
+            self.buffer = self.more()
+        data, self.buffer = self.buffer[:number], self.buffer[number:]
+        return data
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            raise Gone from None
+
+    def idle(self, seconds: float) -> None:
+        """Wait, and notice when the other side ends the connection; what it sends stays unread."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        if poll.poll(None if seconds < 0 else seconds * 1000):
+            raise Gone
+
+    def serve(self) -> None:
+        self.say("connected")
+        try:
+            while self.exchange():
+                pass
+        except Gone:
+            pass
+        finally:
+            self.sock.close()
+            self.say("end")
+
+    def exchange(self) -> bool:
+        request = self.line()
+        method, target, _ = request.decode("latin-1").split(" ", 2)
+        headers = []
+        while line := self.line():
+            name, _, value = line.decode("latin-1").partition(":")
+            headers.append((name, value.strip()))
+        self.say("head", method=method, target=target, headers=headers)
+        told = {name: values[0] for name, values in parse_qs(target.partition("?")[2], True).items()}
+        body = Body(self, dict(headers), float(told.get("pause", 0)))
+        try:
+            body.read(int(told.get("take", -1)))
+            if "wait" in told:
+                self.idle(float(told["wait"]))
+            if "hex" in told:
+                self.send(bytes.fromhex(told["hex"]))
+            else:
+                self.send(told_back(method, target, headers, body, self.number))
+            self.pieces(told)
+            if told.get("then") == "hang":
+                self.idle(-1)
+        finally:
+            self.say("over", target=target, received=body.received, whole=body.whole)
+        return told.get("then") != "close"
+
+    def pieces(self, told: dict[str, str]) -> None:
+        piece = bytes(int(told.get("piece", 1)))
+        data = piece if "plain" in told else b"%x\r\n%s\r\n" % (len(piece), piece)
+        sent = 0
+        try:
+            for _ in range(int(told.get("pieces", 0))):
+                self.send(data)
+                sent += len(piece)
+                if every := float(told.get("every", 0)):
+                    self.idle(every)
+            if "pieces" in told and "plain" not in told:
+                self.send(b"0\r\n\r\n")
+        finally:
+            if "pieces" in told:
+                self.say("sent", bytes=sent)
+
+
+class Body:
+    """A request's body, read piece by piece."""
+
+    def __init__(self, peer: Peer, headers: dict[str, str], pause: float) -> None:
+        self.peer = peer
+        self.pause = pause
+        self.chunked = headers.get("transfer-encoding") == "chunked"
+        self.length = int(headers.get("content-length", 0))
+        self.received = 0
+        self.whole = False
+        self.digest = hashlib.sha256()
+        self.start = b""
+
+    def read(self, most: int) -> None:
+        """The whole, or `most` bytes of it and whatever chunk they end in."""
+        if self.pause:
+            time.sleep(self.pause)
+        if not self.chunked:
+            self._part(self.length if most < 0 else min(self.length, most))
+            self.whole = self.received == self.length
+            return
+        while most < 0 or self.received < most:
+            size = int(self.peer.line().partition(b";")[0], 16)
+            self._part(size)
+            while self.peer.line():  # after a chunk its line's end; after the last one, any trailers first
+                pass
+            if size == 0:
+                self.whole = True
+                return
+
+    def _part(self, left: int) -> None:
+        while left:
+            piece = self.peer.take(min(left, PIECE))
+            left -= len(piece)
+            self.received += len(piece)
+            self.digest.update(piece)
+            self.start = (self.start + piece)[:1000]
+
+
+def told_back(method: str, target: str, headers: list[tuple[str, str]], body: Body, connection: int) -> bytes:
+    content = json.dumps(
+        {
+            "method": method,
+            "target": target,
+            "headers": headers,
+            "connection": connection,
+            "length": body.received,
+            "sha256": body.digest.hexdigest(),
+            "body": body.start.decode("latin-1"),
+        }
+    ).encode()
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    return head.encode() + (b"" if method == "HEAD" else content)
+
+
+def main(path: str, record: str) -> None:
+    with suppress(FileNotFoundError):
+        Path(path).unlink()
+    with socket.socket(socket.AF_UNIX) as listener, Path(record).open("a") as file:
+        listener.bind(path)
+        listener.listen(512)
+        print("here", flush=True)
+        for number in itertools.count(1):
+            sock, _ = listener.accept()
+            threading.Thread(target=Peer(number, sock, file).serve, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
