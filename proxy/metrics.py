@@ -27,9 +27,12 @@ OTHER = "other"
 
 # Some of these sets belong to rooms that this one may not import; a test compares them.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-AUTH_METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "session"})
+AUTH_METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "oidc", "session"})
 AUTH_RESULTS = frozenset(
     {"success", "remembered", "wrong", "missing", "malformed", "locked_out", "ended", "unavailable"}
+    # Of signing in with the identity provider (auth/oidc/failures.py).
+    | {"refreshed", "logout", "bad_answer", "misconfigured", "bad_state", "bad_token", "denied"}
+    | {"not_admitted", "no_role", "loop"}
 )
 RESTART_REASONS = frozenset({"exited", "killed", "start_timeout", "guard_lost", "jobs_lost"})
 SLOT_KINDS = frozenset({"flask", "whole"})

@@ -19,7 +19,7 @@ SetCookie = tuple[bytes, bytes]
 
 
 class Cookies:
-    """Names, reads and writes them. `name` is the session cookie's; its rules (``__Host-``) hold for these."""
+    """Names, reads and writes them. `name` is the session cookie's; its rules (``__Host-``) hold here."""
 
     def __init__(self, name: str, keys: Sequence[bytes]) -> None:
         self._name = name
