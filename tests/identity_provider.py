@@ -7,7 +7,7 @@ import json
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,23 @@ def installed() -> bool:
     return program("node") is not None and (ROOT / "node_modules" / "oidc-provider").is_dir()
 
 
+def issuer(port: int) -> str:
+    """Another name than the service's 127.0.0.1: two sites, as it is everywhere but on one's own desk."""
+    return f"http://localhost:{port}"
+
+
+def settings(port: int) -> dict[str, str]:
+    """The service's settings for signing in with the provider at that port."""
+    return {
+        "MLFLOW_UI_OAUTH_ISSUER_URL": issuer(port),
+        "MLFLOW_UI_OAUTH_CLIENT_ID": CLIENT,
+        "MLFLOW_UI_OAUTH_CLIENT_SECRET": SECRET,
+        "PROXY_ROLE_VIEWER_GROUPS": "viewers",
+        "PROXY_ROLE_EDITOR_GROUPS": "editors",
+        "PROXY_ROLE_ADMIN_GROUPS": "admins",
+    }
+
+
 @dataclass
 class OidcProvider:
     """A running provider."""
@@ -39,22 +56,17 @@ class OidcProvider:
     process: subprocess.Popen[bytes]
     port: int
     log: Path
-    issuer: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        # Another name than the service's 127.0.0.1: two sites, as it is everywhere but on one's own desk.
-        self.issuer = f"http://localhost:{self.port}"
+    @property
+    def issuer(self) -> str:
+        return issuer(self.port)
 
-    def settings(self) -> dict[str, str]:
-        """The service's settings for signing in with it."""
-        return {
-            "MLFLOW_UI_OAUTH_ISSUER_URL": self.issuer,
-            "MLFLOW_UI_OAUTH_CLIENT_ID": CLIENT,
-            "MLFLOW_UI_OAUTH_CLIENT_SECRET": SECRET,
-            "PROXY_ROLE_VIEWER_GROUPS": "viewers",
-            "PROXY_ROLE_EDITOR_GROUPS": "editors",
-            "PROXY_ROLE_ADMIN_GROUPS": "admins",
-        }
+    def said(self, words: str, patience: float = 10) -> None:
+        """Wait until its log has those words."""
+        deadline = time.monotonic() + patience
+        while words not in self.log.read_text():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
 
     def set_user(self, name: str, **claims: Any) -> None:
         """From now on those claims hold, `gone=True` for an account that is no more."""
@@ -66,14 +78,19 @@ class OidcProvider:
 
 @contextlib.contextmanager
 def provider(
-    folder: Path, *public_urls: str, ca: Path | None = None, public: bool = False, **config: Any
+    folder: Path,
+    *public_urls: str,
+    port: int | None = None,
+    ca: Path | None = None,
+    public: bool = False,
+    **config: Any,
 ) -> Iterator[OidcProvider]:
     """A provider for the service at those public URLs; the first gets the back-channel logouts.
 
     `ca` is whose certificates it trusts there, `public` a client without a secret; `config` goes to
     provider.mjs (ttl, idTokenClaims, users).
     """
-    port = free_port()
+    port = port or free_port()
     client: dict[str, Any] = {
         "client_id": CLIENT,
         "redirect_uris": [f"{url}/oauth2/callback" for url in public_urls],
