@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 from balancer import balancing
@@ -46,6 +47,22 @@ class World:
         assert answer.status_code == 200, answer.text
         return person
 
+    def callback(self, person: requests.Session, name: str, replica: Service) -> str:
+        """Sign in as far as the provider's answer; the address that it sends the browser to with that."""
+        # By the public name, as it stands in front of the replica: the cookie is for it.
+        headers = {"Host": self.url.removeprefix("https://")}
+        start = f"{replica.local}/oauth2/start"
+        answer = person.get(
+            start, params={"rd": "/version"}, headers=headers, allow_redirects=False, timeout=30
+        )
+        while answer.status_code in (302, 303):
+            where = urljoin(answer.url, answer.headers["location"])
+            if where.startswith(f"{self.url}/oauth2/callback"):
+                return where
+            answer = person.get(where, allow_redirects=False, timeout=30)
+            answer = fill_in(person, answer, name, follow=False)
+        raise AssertionError(answer.text)
+
     def who(self, person: requests.Session, replica: Service | None = None) -> str | None:
         """The name that a client with these cookies has there; None where it is refused."""
         where = replica.local if replica else self.url
@@ -56,13 +73,15 @@ class World:
         return str(answer.json()["user"]["username"])
 
 
-def fill_in(person: requests.Session, answer: requests.Response, name: str) -> requests.Response:
+def fill_in(
+    person: requests.Session, answer: requests.Response, name: str, *, follow: bool = True
+) -> requests.Response:
     """Fill in the provider's own form, where it asks; the answer after it."""
     found = re.search(r'action="([^"]+/interaction/[^"]+)"', answer.text)
     if found is None:
         return answer
     fields = {"prompt": "login", "login": name, "password": PASSWORD}
-    return person.post(found[1], data=fields, timeout=30)
+    return person.post(found[1], data=fields, allow_redirects=follow, timeout=30)
 
 
 @contextlib.contextmanager
