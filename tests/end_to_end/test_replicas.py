@@ -1,4 +1,4 @@
-"""Two replicas on one PostgreSQL, as they stand behind a load balancer: a session of one is one of the other."""
+"""Two replicas on one PostgreSQL, as behind a load balancer: a session of one is one of the other."""
 
 from __future__ import annotations
 
