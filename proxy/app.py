@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from proxy import oauth2, ui_script
 from proxy.auth import Authenticator
+from proxy.auth.oidc import Provider
+from proxy.auth.session import Sessions
 from proxy.edge import Edge
 from proxy.forward import Forwarder, Rules
-from proxy.gate import Gate, Page, pages_alone
+from proxy.gate import Gate, Page, SignIn, pages_alone
 from proxy.hold import Hold, Slots
 from proxy.hosts import LOOPBACK, Hosts
 from proxy.http1 import Pool
@@ -17,12 +20,23 @@ from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.operations import OWN
+from proxy.pages.account import account, end_session
 from proxy.pages.current_user import current_user
 from proxy.pages.health import livez, readyz
 from proxy.pages.metrics import metrics as metrics_page
+from proxy.pages.sign_in import signed_in
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
 from proxy.watchdog import Watchdog
+
+
+@dataclass(frozen=True, slots=True)
+class SignInParts:
+    """What signing in with an identity provider takes; there is none where no provider is set."""
+
+    provider: Provider
+    sessions: Sessions
+    keys: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ def applications(
     *,
     jobs_port: int,
     certificate_names: tuple[str, ...],
+    sign_in: SignInParts | None = None,
 ) -> Applications:
     """Put the service together; nothing runs yet."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
@@ -81,25 +96,88 @@ def applications(
         flask_slots=flask_slots,
         whole_slots=whole_slots,
     )
-    pages: Mapping[str, Page] = {
-        "/livez": Page(OWN["livez"], livez),
-        "/readyz": Page(OWN["readyz"], readyz(mlflow, users=lambda: authenticator.problem)),
-        "/metrics": Page(OWN["metrics"], metrics_page(metrics)),
+    mlflow_ui = unless_up(mlflow, forward, prefix)
+    names = (*LOOPBACK, settings.host, *certificate_names, *settings.allowed_hosts)
+    hosts = Hosts(names, settings.public_url)
+    probes = {
+        "/livez": Page(OWN["livez"], livez, anywhere=True),
+        "/readyz": Page(
+            OWN["readyz"],
+            readyz(
+                mlflow,
+                users=lambda: authenticator.problem,
+                **({} if sign_in is None else _looks(sign_in)),
+            ),
+            anywhere=True,
+        ),
+        "/metrics": Page(OWN["metrics"], metrics_page(metrics), anywhere=True),
     }
+    pages = dict(probes)
+    session_gate = None
+    if sign_in is not None:
+        pages |= _sign_in_pages(settings, sign_in, authenticator, hosts, metrics, prefix)
+        mlflow_ui = ui_script.adding_script(mlflow_ui)
+        session_gate = SignIn(
+            sign_in.sessions,
+            oauth2.asking(prefix),
+            f"Sign in at {settings.public_url or ''}{'' if settings.public_url else prefix}/oauth2/sign_in."
+            if not settings.basic_auth
+            else "For MLflow's client set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        )
     gate = Gate(
         pages,
         {"current-user": current_user},
-        unless_up(mlflow, forward, prefix),
+        mlflow_ui,
         authenticator,
-        Hosts((*LOOPBACK, settings.host, *certificate_names, *settings.allowed_hosts), settings.public_url),
+        hosts,
         prefix=prefix,
         delete_role=settings.delete_role,
         direct_artifacts=settings.direct_artifacts,
+        sign_in=session_gate,
     )
     return Applications(
         public=Edge(gate, metrics, access_log, settings.trusted_proxies),
         internal=Edge(gate, metrics, access_log, (), internal=True),
-        scraper=Edge(pages_alone(pages), metrics, access_log, ()),
+        scraper=Edge(pages_alone(probes), metrics, access_log, ()),
         pool=pool,
         watchdog=watchdog,
     )
+
+
+def _looks(sign_in: SignInParts) -> dict[str, Callable[[], str | None]]:
+    return {
+        "sessions": lambda: sign_in.sessions.problem,
+        "identity-provider": lambda: sign_in.provider.problem,
+    }
+
+
+def _sign_in_pages(
+    settings: Settings,
+    sign_in: SignInParts,
+    authenticator: Authenticator,
+    hosts: Hosts,
+    metrics: Metrics,
+    prefix: str,
+) -> dict[str, Page]:
+    passwords = authenticator if settings.basic_auth else None
+    routes = oauth2.routes(
+        settings, sign_in.provider, sign_in.sessions, passwords, hosts, sign_in.keys, metrics.authentication
+    )
+    # All but this one are for people who have not signed in yet.
+    who = routes.pop("/oauth2/userinfo")
+    return {
+        **{path: Page(OWN["sign-in"], app) for path, app in routes.items()},
+        "/oauth2/userinfo": Page(OWN["own"], who),
+        "/-/account": Page(
+            OWN["own"],
+            account(
+                sign_in.sessions,
+                lambda scope: scope["exchange"].session,
+                prefix,
+                sign_in.provider.sign_out_origin,
+            ),
+        ),
+        "/-/account/end": Page(OWN["own"], end_session(sign_in.sessions, prefix)),
+        "/-/signed-in": Page(OWN["sign-in"], signed_in),
+        ui_script.PATH: Page(OWN["sign-in"], ui_script.script),
+    }

@@ -135,6 +135,31 @@ def users_list(**given: str | None) -> None:
         click.echo(f"{user.name}\t{user.role.name.lower()}")
 
 
+@main.group("sessions")
+def sessions_group() -> None:
+    """Who is signed in with a browser, on whatever replica."""
+
+
+@sessions_group.command("list")
+@_settings_options
+def sessions_list(**given: str | None) -> None:
+    """List the running sessions, the latest used first."""
+    from proxy.auth import session
+
+    click.echo(session.table(session.list_sessions(_load(given).settings)))
+
+
+@sessions_group.command("end")
+@click.argument("which")
+@_settings_options
+def sessions_end(which: str, **given: str | None) -> None:
+    """End a session, by the beginning of its id, or all of a user's, by name."""
+    from proxy.auth import session
+
+    for ended in session.end_sessions(_load(given).settings, which):
+        click.echo(f"ended: {ended.user} ({ended.id[:12]})")
+
+
 def _users_file(given: dict[str, str | None]) -> Path:
     path = _load(given, may_be_absent=("PROXY_USERS_FILE",)).settings.users_file
     if path is None:

@@ -78,6 +78,8 @@ class Edge:
                     *message["headers"],
                     (b"x-request-id", exchange.request_id.encode("ascii")),
                 ]
+                if exchange.set_cookie is not None:
+                    message["headers"].append((b"set-cookie", exchange.set_cookie))
             else:
                 exchange.bytes_out += len(message.get("body", b""))
             await send(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from proxy import access, cross_origin, paths
@@ -11,6 +12,7 @@ from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
 from proxy.identity import Identity, Role
 from proxy.operations import UNPARSED, Access, Operation, operation_of
+from proxy.pages.errors import is_navigation
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,11 +27,24 @@ class Authentication(Protocol):
     async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
 
 
+class SignIn(NamedTuple):
+    """People's sessions, and what a browser without one is answered."""
+
+    sessions: Authentication
+    """Asked with the Cookie header, where no Authorization came."""
+    redirect: App
+    hint: str
+    """Where to sign in, for a caller who is no browser."""
+
+
 class Page(NamedTuple):
-    """A page of ours, served at any Host: its operation, which says who may, and what answers."""
+    """A page of ours: its operation, which says who may, and what answers."""
 
     operation: Operation
     app: App
+    anywhere: bool = False
+    """At the root also where the public URL has a path, and under any Host: probes and scrapers ask the
+    process, not the name."""
 
 
 class Gate:
@@ -46,7 +61,9 @@ class Gate:
         prefix: str,
         delete_role: Role,
         direct_artifacts: bool,
+        sign_in: SignIn | None = None,
     ) -> None:
+        self._sign_in = sign_in
         self._pages = pages
         self._answers = answers
         self._forward = forward
@@ -61,15 +78,14 @@ class Gate:
         if scope["hidden"] is not None:
             exchange.operation = UNPARSED
             raise Refused(400, f"The request is refused: {scope['hidden']}.", reason="unparsed")
-        # At the root also where the public URL has a path: probes and scrapers ask the process, not the name.
         page = self._pages.get(scope["path"])
-        operation = page.operation if page else self._operation(scope, exchange)
-        if page is None:
+        if page is None or not page.anywhere:
+            operation = self._operation(scope, exchange)
             page = self._pages.get(exchange.path)
         if page is not None:
             operation = exchange.operation = page.operation
 
-        authorization = for_mlflow = fetch_site = origin = None
+        authorization = for_mlflow = fetch_site = origin = cookie = None
         hosts = []
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -82,8 +98,10 @@ class Gate:
                 origin = value
             elif name == b"x-mlflow-authorization":
                 for_mlflow = value
+            elif name == b"cookie":
+                cookie = value if cookie is None else cookie + b"; " + value
 
-        if page is None:
+        if page is None or not page.anywhere:
             self._check_site(exchange, operation, hosts, fetch_site, origin)
             # A coding agent sends its model provider's key in Authorization and its credential for MLflow
             # in X-MLflow-Authorization (mlflow/gateway/constants.py).
@@ -91,7 +109,14 @@ class Gate:
                 scope["provider_key"] = _may_be_a_providers(authorization, for_mlflow)
                 authorization = for_mlflow
         if operation.access is not Access.OPEN:
-            await self._admit(exchange, operation, authorization)
+            if self._sign_in is not None and authorization is None and not exchange.internal:
+                asked = await self._by_session(self._sign_in, scope, exchange, cookie)
+                if asked is not None:
+                    await asked(scope, receive, send)
+                    return
+            else:
+                exchange.identity = await self._by_credential(exchange, authorization)
+            self._authorize(exchange, operation)
         app = page.app if page is not None else self._answers.get(operation.name, self._forward)
         await app(scope, receive, send)
 
@@ -124,17 +149,38 @@ class Gate:
         if why is not None:
             raise Refused(403, f"The request is refused: {why}.", reason="cross_origin")
 
-    async def _admit(self, exchange: Exchange, operation: Operation, authorization: bytes | None) -> None:
-        """Say who is calling; raise Refused where that can't be said, or where they may not do this."""
-        identity = self._authentication.recall(authorization, exchange)
+    async def _by_session(
+        self, sign_in: SignIn, scope: Scope, exchange: Exchange, cookie: bytes | None
+    ) -> App | None:
+        """Say whose session it is; where there is none, what shows a browser that navigates the way in."""
+        identity = sign_in.sessions.recall(cookie, exchange)
         if identity is None:
-            outcome = await self._authentication.verify(authorization, exchange)
+            outcome = await sign_in.sessions.verify(cookie, exchange)
             if isinstance(outcome, Refusal):
-                status = 429 if outcome.reason == "locked_out" else 401
-                raise Refused(status, outcome.message, reason=outcome.reason, retry_after=outcome.retry_after)
+                if outcome.reason == "unauthenticated":
+                    if is_navigation(scope):
+                        exchange.refusal = outcome.reason
+                        return sign_in.redirect
+                    # A browser that is challenged in answer to a script's call asks for a password by itself.
+                    scope["challenge"] = not _by_a_script(scope)
+                    outcome = replace(outcome, message=f"{outcome.message} {sign_in.hint}")
+                raise _refused(outcome)
             identity = outcome
         exchange.identity = identity
-        message = access.allowed(identity, operation, self._delete_role, self._direct_artifacts)
+        return None
+
+    async def _by_credential(self, exchange: Exchange, authorization: bytes | None) -> Identity:
+        identity = self._authentication.recall(authorization, exchange)
+        if identity is not None:
+            return identity
+        outcome = await self._authentication.verify(authorization, exchange)
+        if isinstance(outcome, Refusal):
+            raise _refused(outcome)
+        return outcome
+
+    def _authorize(self, exchange: Exchange, operation: Operation) -> None:
+        assert exchange.identity is not None
+        message = access.allowed(exchange.identity, operation, self._delete_role, self._direct_artifacts)
         if message is None:
             return
         if operation.access is Access.CLOSED and not self._direct_artifacts:
@@ -163,6 +209,16 @@ class Gate:
         scope["raw_path"] = path.encoded
         exchange.operation = operation_of(exchange.method, path.decoded)
         return exchange.operation
+
+
+def _by_a_script(scope: Scope) -> bool:
+    """Whether a browser sends it for a page's script (Fetch Metadata); navigations are dealt with before."""
+    return any(name == b"sec-fetch-mode" for name, _ in scope["headers"])
+
+
+def _refused(refusal: Refusal) -> Refused:
+    status = {"locked_out": 429, "no_database": 503}.get(refusal.reason, 401)
+    return Refused(status, refusal.message, reason=refusal.reason, retry_after=refusal.retry_after)
 
 
 def _may_be_a_providers(authorization: bytes | None, for_mlflow: bytes) -> bool:

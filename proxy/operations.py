@@ -63,6 +63,7 @@ OWN = {
         Operation("livez", Access.OPEN, native=True, body="none"),
         Operation("readyz", Access.OPEN, native=True, body="none"),
         Operation("metrics", Access.ADMIN, native=True, body="none"),
+        Operation("sign-in", Access.OPEN, native=True),
         Operation("own", Access.READ, native=True, body="none"),
     )
 }

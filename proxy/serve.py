@@ -22,15 +22,20 @@ import uvicorn
 import uvloop
 
 from proxy import __version__, certificates, data_dir, first_start, logs
-from proxy.app import Applications, applications
-from proxy.auth import Authenticator
+from proxy.app import Applications, SignInParts, applications
+from proxy.auth import Authenticator, admission
+from proxy.auth.oidc import Claims, Provider
+from proxy.auth.session import PASSWORD_ISSUER, Sessions, cookie_secrets
 from proxy.edge import Edge
 from proxy.errors import UserError
+from proxy.identity import Role
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
+from proxy.pages import brand, templating
 from proxy.protocol import ProxyProtocol
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings
+from proxy.store import Store
 from proxy.welcome import welcome
 
 log = logging.getLogger("proxy.serve")
@@ -66,6 +71,7 @@ async def _serve(
     settings = loaded.settings
     password = first_start.check_password(settings)
     tls, authority = certificates.prepare(settings)
+    templating.show(brand.load(settings.name, settings.logo_file))
     log.info("serving at %s; MLflow is being started", url)
     jobs_token = secrets.token_urlsafe(32)
     metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
@@ -80,10 +86,12 @@ async def _serve(
             logs.mlflow_line(data["text"], data["generation"])
         elif event == "ready" and data["generation"] == 1:
             generated = password if settings.password is None else None
-            text = welcome(settings, url, authenticator.single_user, generated, authority)
+            user = authenticator.single_user if settings.basic_auth else None
+            text = welcome(settings, url, user, generated, authority)
             print(text, file=sys.stderr, flush=True)
 
-    with contextlib.ExitStack() as sockets:
+    async with contextlib.AsyncExitStack() as sockets:
+        sign_in = await sockets.enter_async_context(_sign_in(settings, authenticator, metrics))
         internal = sockets.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
         mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
@@ -95,6 +103,7 @@ async def _serve(
             access_log,
             jobs_port=jobs_port,
             certificate_names=tls.names if tls else (),
+            sign_in=sign_in,
         )
         servers = [_Server(_config(apps.internal, settings, None), internal)]
         if settings.metrics_address is not None:
@@ -102,7 +111,7 @@ async def _serve(
             servers.append(_Server(_config(apps.scraper, settings, None), scraper))
         public = _Server(_config(apps.public, settings, tls), main)
         try:
-            await _live(settings, public, servers, mlflow, apps, tls)
+            await _live(settings, public, servers, mlflow, apps, tls, sign_in)
         finally:
             authenticator.close()
             apps.pool.close()
@@ -116,9 +125,14 @@ async def _live(
     mlflow: MlflowServer,
     apps: Applications,
     tls: certificates.TlsContext | None,
+    sign_in: SignInParts | None,
 ) -> None:
     """Everything that runs, until it is asked to end; then the clients' requests first, MLflow after them."""
-    background = [apps.watchdog.run(), _say_progress(mlflow), *([tls.watch()] if tls else [])]
+    background = [apps.watchdog.run(), _say_progress(mlflow)]
+    if tls is not None:
+        background.append(tls.watch())
+    if sign_in is not None:
+        background += [sign_in.provider.warm(), sign_in.sessions.watch()]
     async with _running(*(server.serve() for server in others)), _running(*background):
         supervision = asyncio.create_task(mlflow.run())
         supervision.add_done_callback(lambda _: public.stop())
@@ -136,6 +150,34 @@ async def _live(
                 server.stop()
             await supervision
     log.info("ended")
+
+
+@contextlib.asynccontextmanager
+async def _sign_in(
+    settings: Settings, authenticator: Authenticator, metrics: Metrics
+) -> AsyncIterator[SignInParts | None]:
+    """What signing in with the identity provider takes, where one is set."""
+    if not (settings.oauth_issuer_url or settings.oauth_authorize_url):
+        yield None
+        return
+
+    def role(claims: Claims) -> Role | None:
+        if claims.issuer == PASSWORD_ISSUER:
+            return authenticator.role_of(claims.subject) if settings.basic_auth else None
+        return admission.role(claims, settings)
+
+    secrets_in_force = cookie_secrets(settings)
+    keys = [secret.encode() for secret in secrets_in_force]
+    store = await asyncio.to_thread(Store.open, settings)
+    try:
+        provider = Provider(settings, keys, metrics.authentication)
+        try:
+            sessions = Sessions(settings, store, provider, role, metrics.authentication, secrets_in_force)
+            yield SignInParts(provider, sessions, keys)
+        finally:
+            await provider.aclose()
+    finally:
+        store.close()
 
 
 class _Server(uvicorn.Server):

@@ -27,8 +27,10 @@ def welcome(
         kept = f"   (kept in {settings.data_dir / 'password'})" if generated_password else ""
         shown = generated_password or "the one in MLFLOW_TRACKING_PASSWORD"
         lines += [f"    user      {user}", f"    password  {shown}{kept}"]
-    else:
+    elif settings.basic_auth:
         lines += [f"    users     those of {settings.users_file}"]
+    if provider := settings.oauth_issuer_url or settings.oauth_authorize_url:
+        lines += [f"    sign in   with {provider}"]
     lines += ["", "For MLflow's client, paste:", ""]
     lines += [f"    export {name}={shlex.quote(value)}" for name, value in exports.items()]
     if authority is not None:

@@ -86,6 +86,7 @@ class Authenticator:
         users file with a problem, too. Computes one hash.
         """
         self._observe = observe
+        self._passwords_count = settings.basic_auth
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
@@ -126,6 +127,11 @@ class Authenticator:
     def close(self) -> None:
         """Start no further hash. Those under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def role_of(self, name: str) -> Role | None:
+        """The role of the user of that name as it is now; None where there is none (any more)."""
+        user = self._user(name)
+        return None if user is None else user.role
 
     def recall(self, authorization: bytes | None, exchange: Exchange) -> Identity | None:
         """The caller, where this very credential was verified lately and the user is unchanged since.
@@ -179,6 +185,8 @@ class Authenticator:
             return self._refuse(
                 "none", "malformed", f"{credential.problem} {refusals.NO_CREDENTIAL.partition('. ')[2]}"
             )
+        if isinstance(credential, basic.Basic) and not self._passwords_count:
+            return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         digest = self._digest(authorization)
         network = network_of(exchange.client)
         if isinstance(credential, basic.Bearer):

@@ -17,6 +17,9 @@ BAD_BEARER = (
     "This token is not valid here. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's "
     "client and unset MLFLOW_TRACKING_TOKEN; a token opens /metrics alone (PROXY_METRICS_TOKEN)."
 )
+NO_PASSWORDS = (
+    "Passwords are switched off here (PROXY_BASIC_AUTH): sign in with the identity provider, in a browser."
+)
 NOT_A_JOB = "This address is for MLflow's own jobs. Use the server's public URL."
 
 
@@ -25,7 +28,7 @@ class Refusal:
     """Why a caller is not let in."""
 
     reason: str
-    """``unauthenticated`` (401) or ``locked_out`` (429)."""
+    """``unauthenticated`` (401), ``locked_out`` (429) or ``no_database`` (503)."""
     message: str
     """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
     retry_after: int | None

@@ -11,6 +11,7 @@ import orjson
 
 from proxy.auth import Refusal, admission
 from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
+from proxy.auth.session import PASSWORD_ISSUER
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
 from proxy.identity import Identity, Role, identity_of
@@ -24,9 +25,6 @@ from proxy.pages.sign_in import Ways
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-
-PASSWORD_ISSUER = ""
-"""The issuer in the claims of people who signed in with a password of ours."""
 
 _STATUS = {
     "unavailable": 503,

@@ -63,13 +63,14 @@ async def refuse(
     A browser that navigates gets a page; every other caller `{"error_code": …, "message": …}`, which
     MLflow's client raises as a RestException with this message. `message` says what to do. `reason` is
     one of exchange.REFUSALS and is left as it was where it is None; `retry_after` is in seconds. A 401
-    carries the challenge that makes a browser ask for a password (RFC 7617).
+    carries the challenge that makes a browser ask for a password (RFC 7617), unless ``scope["challenge"]``
+    is False.
     """
     exchange: Exchange = scope["exchange"]
     exchange.status = status
     if reason is not None:
         exchange.refusal = reason
-    extra = [*headers, *_extra(status, retry_after)]
+    extra = [*headers, *_extra(status, retry_after, challenge=scope.get("challenge", True))]
     if is_navigation(scope):
         body = _PAGE.render(
             status=status,
@@ -122,9 +123,9 @@ def is_navigation(scope: Scope) -> bool:
     return b"text/html" in accept and b"Mozilla/" in user_agent
 
 
-def _extra(status: int, retry_after: int | None) -> list[tuple[bytes, bytes]]:
+def _extra(status: int, retry_after: int | None, *, challenge: bool = True) -> list[tuple[bytes, bytes]]:
     extra = []
-    if status == 401:
+    if status == 401 and challenge:
         extra.append(_CHALLENGE)
     if retry_after is not None:
         extra.append((b"retry-after", b"%d" % retry_after))
