@@ -1,4 +1,4 @@
-"""What is known of one request so far: each layer writes its part, the log and the metrics read it at the end."""
+"""What is known of one request so far: each layer writes its part, log and metrics read it at the end."""
 
 from __future__ import annotations
 
