@@ -1,4 +1,4 @@
-"""The outermost layer: every request gets its exchange, and its log line and numbers whatever becomes of it."""
+"""The outermost layer: every request has its exchange, log line and numbers, whatever becomes of it."""
 
 from __future__ import annotations
 

@@ -15,11 +15,15 @@ _ESCAPED_SLASH = re.compile(rb"%2[Ff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 # Only below these a name may hold an encoded slash: an artifact's, or an MCP server's `namespace/slug`, which
 # MLflow's client always sends encoded (mlflow/store/tracking/mcp_server_registry/rest_mixin.py).
-NAME_PREFIXES = tuple(
-    f"/{api}/2.0/mlflow-artifacts/{kind}/"
-    for api in ("api", "ajax-api")
-    for kind in ("artifacts", "presigned", "mpu/create", "mpu/complete", "mpu/abort")
-) + ("/api/3.0/mlflow/mcp-servers/", "/ajax-api/3.0/mlflow/mcp-servers/")
+_WITH_NAMES = (
+    "2.0/mlflow-artifacts/artifacts/",
+    "2.0/mlflow-artifacts/presigned/",
+    "2.0/mlflow-artifacts/mpu/create/",
+    "2.0/mlflow-artifacts/mpu/complete/",
+    "2.0/mlflow-artifacts/mpu/abort/",
+    "3.0/mlflow/mcp-servers/",
+)
+NAME_PREFIXES = tuple(f"/{api}/{below}" for api in ("api", "ajax-api") for below in _WITH_NAMES)
 
 
 class BadPath(ValueError):

@@ -129,6 +129,8 @@ class ProxyProtocol(HttpToolsProtocol):
         self.scope["cut"] = functools.partial(self._cut, self.cycle)  # type: ignore[typeddict-unknown-key]
         if self.scope["http_version"] == "1.0":
             _speak_1_0(self.cycle)
+        elif self.cycle.waiting_for_100_continue:
+            _end_if_not_continued(self.cycle)
         if self.parser.should_upgrade():
             # Nothing here is upgraded; what follows on such a connection would not be parsed as requests.
             self.cycle.keep_alive = False
@@ -178,7 +180,7 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def _unsent(self) -> int:
         """Bytes in our buffer and in the kernel's (tcp(7), SIOCOUTQ) that the client has not taken yet."""
-        if self.transport.is_closing():
+        if self.lost.over or self.transport.is_closing():
             return 0
         in_kernel = bytearray(4)
         with contextlib.suppress(OSError):
@@ -190,6 +192,19 @@ class Departure(set[Callable[[], None]]):
     """Functions called when the client's connection ends; `over` says that it has."""
 
     over = False
+
+
+def _end_if_not_continued(cycle: RequestResponseCycle) -> None:
+    """Close after an answer that came in place of 100 Continue: whether the body still follows, or the next
+    request, is the client's choice (RFC 9110, section 10.1.1), and taking one for the other is smuggling."""
+    go_on = cycle.send
+
+    async def send(message: Any) -> None:
+        if cycle.waiting_for_100_continue:
+            cycle.keep_alive = False
+        await go_on(message)
+
+    cycle.send = send  # type: ignore[method-assign]
 
 
 def _speak_1_0(cycle: RequestResponseCycle) -> None:

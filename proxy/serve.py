@@ -1,4 +1,4 @@
-"""From settings to a running service: its sockets, its servers, its signals, and the order in which it ends."""
+"""From settings to a running service: its sockets, servers and signals, and the order in which it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MLflow tells its clients about itself, with the ways to the artifact store that go round us taken out."""
+"""What MLflow tells its clients of itself, without the ways to the artifact store that go round us."""
 
 from __future__ import annotations
 

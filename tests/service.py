@@ -20,7 +20,7 @@ import requests
 
 COMMAND = (sys.executable, "-m", "proxy", "serve")
 USER = "tester"
-PASSWORD = "correct-horse-battery"  # noqa: S105
+PASSWORD = "correct-horse-battery"
 # MLflow's job runner and consumers cost 1.3 GB and 27 CPU seconds a start; tests of jobs switch it on.
 NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
@@ -86,7 +86,7 @@ class Service:
         return ssl.create_default_context(cafile=self.ca)
 
     def client_environment(self, user: str | None = None, password: str | None = None) -> dict[str, str]:
-        """The environment of an unmodified MLflow client in a process of its own, as the service prints it."""
+        """The environment of an unmodified MLflow client in a process of its own, as the service prints."""
         more = {
             "MLFLOW_TRACKING_URI": self.url,
             "MLFLOW_TRACKING_USERNAME": user or self.user,

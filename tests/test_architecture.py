@@ -1,4 +1,4 @@
-"""The house: who may import whom, and one door for each outside library (DESIGN.md's rules, kept by a test)."""
+"""The house: who may import whom, and one door for each outside library (docs/architecture.md)."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ def test_a_module_opens_with_one_sentence_that_names_its_room(path: Path) -> Non
     text = path.read_text()
     assert text.startswith('"""'), "no docstring"
     first = ast.get_docstring(ast.parse(text))
-    assert first and first.split("\n\n")[0].rstrip().endswith((".", ":")), first
+    assert first is not None
+    assert first.split("\n\n")[0].rstrip().endswith((".", ":")), first
 
 
 def test_the_guard_needs_nothing_but_the_standard_library() -> None:

@@ -134,7 +134,7 @@ def test_bytes_behind_an_answer_reach_nobody(rig: Rig) -> None:
     assert (answer.status, answer.body, answer.header("x-second")) == (200, b"first", None)
     assert connection(rig) != first
     # And such as come later, to a connection that nobody uses.
-    rig.ask("GET", told(FLASK, response(200, "content-length: 0"), pieces=1, plain=1, every="0.1"))
+    rig.ask("GET", told(FLASK, response(200, "content-length: 0"), pieces=2, plain=1, every="0.1"))
     time.sleep(0.2)
     assert rig.ask("GET", FLASK).status == 200
 
@@ -186,3 +186,14 @@ def test_no_tcp_connection_is_made_to_mlflow(rig: Rig) -> None:
     assert rig.socket.is_socket()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", 5999)) != 0
+
+
+def test_an_answer_that_breaks_off_ends_the_requests_behind_it(rig: Rig) -> None:
+    broken = told(ARTIFACT, STREAM + b"4\r\nhalf\r\n", then="close", wait="0.1")
+    behind = told(FLASK, test="behind")
+    with rig.client() as client:
+        client.send(head("GET", broken) + head("GET", behind))
+        assert b"HTTP/1.1 200" not in client.rest()[20:]
+    until(rig.at_rest)
+    assert rig.events("head", target=behind) == []
+    assert "ASGI callable" not in rig.log()

@@ -35,11 +35,17 @@ def test_an_interim_answer_is_sent_only_to_whom_we_read(rig: Rig) -> None:
     for path, status, login in ((ARTIFACT, 401, False), (FLASK, 413, True)):
         with rig.client() as client:
             client.send(
-                head("PUT", path, "Expect: 100-continue", f"Content-Length: {20 * MIB}", login=login)
-                if status == 401
-                else head("POST", path, "Expect: 100-continue", f"Content-Length: {20 * MIB}")
+                head(
+                    "PUT" if path is ARTIFACT else "POST",
+                    path,
+                    "Expect: 100-continue",
+                    f"Content-Length: {20 * MIB}",
+                    login=login,
+                )
             )
-            assert client.head().status == status
+            refused = client.answer()
+            assert (refused.status, refused.header("connection")) == (status, "close")
+            assert client.ended()  # the body, or the next request: who could tell?
 
 
 def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:

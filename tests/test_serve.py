@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import requests
-
 from service import PASSWORD, USER, Service, running, start
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
