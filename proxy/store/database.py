@@ -129,6 +129,8 @@ def _postgresql(url: sa.URL) -> Engine:
         "keepalives_count": 2,
         "application_name": "mlflow-proxy",
     }
+    if url.get_driver_name() == "psycopg":
+        limits["prepare_threshold"] = None  # a pooler (PgBouncer) gives each transaction another connection
     engine = sa.create_engine(
         url,
         pool_size=THREADS,

@@ -60,6 +60,11 @@ class Confirming:
     async def confirm(self, which: str, key: str) -> Known | Refusal:
         """Ask the database, once for all requests of the session; the provider too where that is due."""
         now = time.time()
+        if self._store.problem is not None:
+            # Nobody who is known waits to hear once more that it is away; watch() finds it back.
+            outcome = self._in_grace(which)
+            if isinstance(outcome, Known):
+                return outcome
 
         def look(db: Connection) -> tuple[SessionRow | None, bool]:
             row = rows.read(db, which)
