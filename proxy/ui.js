@@ -36,7 +36,7 @@
   const tree = host.attachShadow({ mode: "open" });
   const style = new CSSStyleSheet();
   style.replaceSync(`
-    :host { --card: #fff; --ink: #11171c; --quiet: #566573; --line: #d8dee4; --accent: #0e6ba8; --on: #fff; color-scheme: light; }
+    :host { pointer-events: auto; --card: #fff; --ink: #11171c; --quiet: #566573; --line: #d8dee4; --accent: #0e6ba8; --on: #fff; color-scheme: light; }
     :host(.dark) { --card: #1b242c; --ink: #eef2f5; --quiet: #9fb0bf; --line: #33414d; --accent: #66b8f0; --on: #0b151c; color-scheme: dark; }
     * { box-sizing: border-box; font: 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); }
     [popover], dialog, .corner { background: var(--card); border: 1px solid var(--line); border-radius: 8px; box-shadow: 0 4px 18px #0004; }
@@ -57,6 +57,15 @@
     [hidden] { display: none; }
   `);
   tree.adoptedStyleSheets = [style];
+  // MLflow's own dialogues close when something happens outside of them, and with them goes what was typed.
+  for (const kind of ["pointerdown", "mousedown", "touchstart", "focusin", "click", "keydown"]) {
+    host.addEventListener(kind, (event) => event.stopPropagation());
+  }
+  window.addEventListener(
+    "keydown",
+    (event) => event.key === "Escape" && event.target === host && event.stopImmediatePropagation(),
+    true,
+  );
   const make = (tag, properties, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
@@ -156,6 +165,7 @@
     waiting ??= new Promise((resolve) => (settle = resolve));
     if (!dialog.open) {
       if (menu.matches(":popover-open")) menu.hidePopover();
+      host.removeAttribute("aria-hidden"); // an open dialogue of MLflow's hides all that is not its own
       dialog.showModal();
     }
     show();

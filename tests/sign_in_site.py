@@ -81,7 +81,7 @@ class Site:
         self.status = 200
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
-        self.mlflow_answers: dict[str, bytes] = {}
+        self.mlflow_answers: dict[str, tuple[int, bytes]] = {}
         self.pages: dict[str, App] = {
             "/oauth2/sign_in": self._sign_in,
             "/oauth2/sign_out": self._sign_out,
@@ -124,8 +124,8 @@ class Site:
             await current_user.current_user(scope, receive, send)
         else:
             self.bodies.append((await receive()).get("body", b""))
-            body = self.mlflow_answers.get(path, b"{}")
-            await answers.answer(scope, send, 200, body, answers.JSON)
+            status, body = self.mlflow_answers.get(path, (200, b"{}"))
+            await answers.answer(scope, send, status, body, answers.JSON)
 
     async def _sign_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":

@@ -27,8 +27,9 @@ from proxy.pages.answers import Receive, Scope, Send
 chromium = needs(CHROMIUM, DRIVER)
 ADMIN = Identity("alice@example.com", Role.ADMIN, "session")
 PAGES = ("/oauth2/sign_in", "/problem", "/-/account", "/-/signed-in")
-# MLflow's search page asks for this; the test answers for MLflow.
-SEARCH = "/ajax-api/2.0/mlflow/experiments/search"
+# What a test calls as MLflow's UI does, and answers as MLflow does.
+SEARCH = "/ajax-api/2.0/mlflow/runs/search"
+GET_BY_NAME = "/ajax-api/2.0/mlflow/experiments/get-by-name"
 
 
 @pytest.fixture
@@ -340,10 +341,15 @@ def test_a_session_that_ends_under_the_page_is_taken_up_again_without_losing_it(
     site: Site, ui: Window, kept: Path
 ) -> None:
     ui.execute_script("window.notes = 'typed and not yet saved'")
-    site.mlflow_answers[SEARCH] = b'{"experiments": ["found"]}'
+    site.mlflow_answers[SEARCH] = (200, b'{"runs": ["found"]}')
+    site.mlflow_answers[GET_BY_NAME] = (404, b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}')
+    # A dialogue of MLflow's own is open, and what was typed in it is sent too late.
+    ui.find_text("Create experiment").click()
+    ui.find("#experimentName").send_keys("typed before the end")
     alice, site.identity = site.identity, None
-    called(ui)
+    ui.find_text("Create", "[role=dialog] button").click()
     dialog = ui.ours("dialog")
+    called(ui)
     assert "Your session has ended. Sign in again" in dialog.text
     ui.picture(kept / "ui-session-ended.png")
     assert outcome(ui) is None, "the call waits for the person"
@@ -359,10 +365,30 @@ def test_a_session_that_ends_under_the_page_is_taken_up_again_without_losing_it(
         ui.close()
     ui.switch_to.window(first)
     ui.until(lambda: outcome(ui), "the call made again")
-    assert outcome(ui) == [200, '{"experiments": ["found"]}']
-    assert site.bodies[-1] == b'{"max_results":7}'
+    assert outcome(ui) == [200, '{"runs": ["found"]}']
+    assert b'{"max_results":7}' in site.bodies
+    ui.until(lambda: any(b"typed before the end" in body for body in site.bodies), "the experiment made")
     assert not ui.has_ours("dialog")
     assert ui.execute_script("return window.notes") == "typed and not yet saved"
+
+
+@pytest.mark.slow
+@chromium
+def test_not_now_leaves_mlflows_own_dialogue_and_what_was_typed(site: Site, ui: Window) -> None:
+    ui.find_text("Create experiment").click()
+    ui.find("#experimentName").send_keys("typed before the end")
+    for way_out in ("click", "escape"):
+        alice, site.identity = site.identity, None
+        called(ui)
+        button = ui.ours("dialog button")
+        if way_out == "click":
+            button.click()
+        else:
+            button.send_keys(Keys.ESCAPE)
+        ui.until(lambda: not ui.has_ours("dialog"), "our dialogue closed")
+        assert ui.find("#experimentName").get_attribute("value") == "typed before the end"
+        site.identity = alice
+        ui.until(lambda: not ui.has_ours(".corner"), "the corner empty")
 
 
 @pytest.mark.slow
@@ -386,7 +412,9 @@ def test_who_does_not_want_to_sign_in_now_is_asked_once_and_can_later(
 ) -> None:
     alice, site.identity = site.identity, None
     called(ui)
-    ui.ours("dialog button").click()
+    ui.ours("dialog")
+    assert outcome(ui) is None
+    ui.switch_to.active_element.send_keys(Keys.ESCAPE)
     ui.until(lambda: outcome(ui), "the refusal handed on")
     assert (outcome(ui) or [])[0] == 401
     called(ui)
