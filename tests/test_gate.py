@@ -160,9 +160,10 @@ def test_a_request_with_two_names_is_for_nobody_either() -> None:
         assert refusal("GET", SEARCH, second, HOST, ADMIN) == (400, "bad_request")
 
 
-def test_the_jobs_door_has_no_name_to_check_and_takes_no_password() -> None:
+def test_the_jobs_door_takes_the_jobs_credential_alone_and_loopback_s_names() -> None:
     jobs = (b"authorization", b"Bearer jobs-token")
     assert through("GET", SEARCH, (b"host", b"127.0.0.1:4711"), jobs, internal=True)[0] == "mlflow"
+    assert refusal("GET", SEARCH, (b"host", b"evil.example"), jobs, internal=True) == (421, "misdirected")
     assert refusal("GET", SEARCH, HOST, ADMIN, internal=True) == (401, "unauthenticated")
     assert refusal("GET", SEARCH, HOST, jobs) == (401, "unauthenticated")
     assert refusal("GET", "/metrics", HOST, jobs, internal=True) == (403, "forbidden")
