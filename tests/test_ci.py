@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SKIPPED_IN_CI
+from programs import SKIPPED_IN_CI
 
 HERE = Path(__file__).parent
 TESTS = """
 import pytest
-from conftest import needs
+from programs import needs
 
 @needs("a-program-that-nobody-has")
 def test_that_is_marked(): pass
