@@ -1,8 +1,8 @@
 """Submits real MLflow jobs, as MLflow's UI does, and waits for them: python job.py RESULT.json PROVIDERS_URL
 
-Each job runs a scorer on a trace and logs the feedback. MLflow's job reads and writes the database itself; over
-HTTP it asks the gateway. So one scorer is a judge whose model is behind MLflow's gateway, and the other calls
-back with MLflow's client.
+Each job runs a scorer on a trace and logs the feedback. MLflow's job reads and writes the database itself;
+over HTTP it asks the gateway. So one scorer is a judge whose model is behind MLflow's gateway, and the other
+calls back with MLflow's client.
 """
 
 from __future__ import annotations
