@@ -132,7 +132,7 @@ class Gate:
             # RFC 9112, section 3.2: something before us may have gone by the other one.
             raise Refused(400, "The request is refused: it has more than one Host.", reason="bad_request")
         host = hosts[0] if hosts else b""
-        if not exchange.internal and not self._hosts.served(host):
+        if not self._hosts.served(host):
             raise Refused(
                 421,
                 f"{host.decode('latin-1')[:100]!r} is not a name this server answers to. "

@@ -101,14 +101,23 @@ class Hold:
     async def place(self, slots: Slots | None) -> AsyncIterator[None]:
         """A place in MLflow, first come first served; none is needed where `slots` is None.
 
-        Raises Refused (503) when too many wait already.
+        Raises Refused (503) when too many wait already, or when the wait is too long.
         """
         if slots is None:
             yield
             return
         if slots.semaphore.locked():
             with self._one_more():
-                await slots.semaphore.acquire()
+                try:
+                    await asyncio.wait_for(slots.semaphore.acquire(), self.seconds)
+                except TimeoutError:
+                    raise Refused(
+                        503,
+                        f"MLflow has been busy with other requests for {self.seconds:g} s; this one was not "
+                        "sent. Try again.",
+                        reason="overloaded",
+                        retry_after=2,
+                    ) from None
         else:
             await slots.semaphore.acquire()
         slots.used += 1

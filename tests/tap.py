@@ -7,7 +7,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from service import Service
@@ -22,19 +23,24 @@ class Tap:
         self._sent: list[bytearray] = []
 
     @property
-    def heads(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
-        """Every request so far: method, target, headers."""
+    def now(self) -> list[int]:
+        """How far it has come, for `heads`."""
+        return [len(sent) for sent in self._sent]
+
+    def heads(self, since: Sequence[int] = ()) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """Every request but the service's own probes: method, target, headers."""
         found = []
-        for sent in self._sent:
-            for method, target, block in HEAD.findall(bytes(sent)):
+        for sent, start in zip_longest(self._sent, since, fillvalue=0):
+            for method, target, block in HEAD.findall(bytes(sent)[start:] if sent else b""):
                 lines = block.decode("latin-1").split("\r\n")[:-1]
                 headers = [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
-                found.append((method.decode(), target.decode("latin-1"), headers))
+                if headers[:2] != [("host", "localhost"), ("connection", "close")]:
+                    found.append((method.decode(), target.decode("latin-1"), headers))
         return found
 
     def forwarded(self, request_id: str) -> tuple[str, str, dict[str, str]] | None:
         """The request of that id as MLflow got it, or None; " + " joins a repeated header's values."""
-        for method, target, headers in self.heads:
+        for method, target, headers in self.heads():
             if ("x-request-id", request_id) in headers:
                 joined: dict[str, str] = {}
                 for name, value in headers:
@@ -59,7 +65,7 @@ class Tap:
 def _pump(source: socket.socket, sink: socket.socket, kept: bytearray | None) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
-            if kept is not None and len(kept) < 4 * 1024**2:
+            if kept is not None:
                 kept += data
             sink.sendall(data)
     for end in (source, sink):

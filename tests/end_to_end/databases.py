@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from conftest import program
+from programs import program
 from service import free_port
 
 PASSWORD = "p@ss:w/rd%"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from browser import PROGRAMS, Browser, browsing
-from conftest import needs
+from programs import needs
 from service import PASSWORD, USER, Service, running, start
 
 from proxy.auth import passwords

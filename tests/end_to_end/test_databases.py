@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import needs
 from databases import PASSWORD, Database, MariaDB, PostgreSQL, database
+from programs import needs
 from service import Service, running
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import needs
 from elsewhere import Elsewhere, elsewhere
 from object_stores import AZURITE, S3, Azure, ObjectStore, object_store
+from programs import needs
 from service import Service, free_port, running
 
 pytestmark = [

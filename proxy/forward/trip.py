@@ -1,21 +1,24 @@
-"""The innermost application: carries a request to MLflow and the answer back, as streams."""
+"""One request's trip to MLflow and back: body, wait, place, connection, head, answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxy import headers as header_rules
-from proxy.exchange import Exchange, Refused
-from proxy.hold import Hold, Slots
-from proxy.http1 import Broken, Connection, Headers, Pool
+from proxy.exchange import Refused
+from proxy.forward.endings import ClientGone, CutShort
+from proxy.hold import Slots
+from proxy.http1 import Broken, Connection, Headers
 from proxy.identity import identity_of
 from proxy.operations import Operation
 from proxy.server_info import without_direct_artifacts
-from proxy.watchdog import Passage, Watchdog
+from proxy.watchdog import Passage
+
+if TYPE_CHECKING:
+    from proxy.forward.forwarder import Forwarder
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,80 +28,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 REWRITE_LIMIT = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What bounds and rewrites an exchange. Times are in seconds, sizes in bytes."""
-
-    authority: bytes
-    """MLflow's own ``host:port``: the Host it gets, and what its redirects name."""
-    prefix: bytes
-    """The public URL's path, without a slash at its end."""
-    direct_artifacts: bool
-    body_limit: int
-    """Of a body on any route but the artifact streams, which `stall` alone bounds."""
-    stall: float
-    """How long a stream may stand still, on either side."""
-    answer: float
-    """How long MLflow may be silent once it has the whole request, or between two events."""
-    abandoned: float
-    """How long MLflow is waited for when the client has left."""
-
-
-class Forwarder:
-    """An ASGI application. The gate has put the canonical path in ``scope["raw_path"]``."""
-
-    def __init__(
-        self,
-        pool: Pool,
-        hold: Hold,
-        watchdog: Watchdog,
-        rules: Rules,
-        *,
-        flask_slots: Slots,
-        whole_slots: Slots,
-    ) -> None:
-        self.pool = pool
-        self.hold = hold
-        self.watchdog = watchdog
-        self.rules = rules
-        self.authorities = (rules.authority, b"localhost", b"127.0.0.1")
-        self.flask_slots = flask_slots
-        self.whole_slots = whole_slots
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope["exchange"]
-        task = asyncio.current_task()
-        assert task is not None
-        passage = Passage(
-            task,
-            exchange,
-            abandon_for=self.rules.abandoned,
-            stall=self.rules.stall,
-            unsent=scope["unsent"],
-        )
-        trip = _Trip(self, scope, receive, send, passage)
-        lost = scope["connection_lost"]
-        if lost.over:
-            trip.fail("client_gone")  # it left while its password was looked at
-        lost.add(passage.client_left)
-        self.watchdog.passages.add(passage)
-        try:
-            await trip.run()
-        except asyncio.CancelledError:
-            if not passage.ours():
-                exchange.error = "cut_short"
-                raise
-            assert passage.why is not None
-            trip.fail(passage.why)
-        except Broken as broken:
-            trip.fail(broken.reason)
-        finally:
-            self.watchdog.passages.discard(passage)
-            lost.discard(passage.client_left)
-            trip.clean_up()
-
-
-class _Trip:
+class Trip:
     """One request through a Forwarder; its steps in the order of `run`."""
 
     __slots__ = (
@@ -366,14 +296,6 @@ class _Trip:
             "Artifacts of any size go through MLflow's artifact routes, which have no limit.",
             reason="body_too_large",
         )
-
-
-class ClientGone(Exception):
-    """The client has left; nobody is there to be answered."""
-
-
-class CutShort(Exception):
-    """An answer that has begun can't be completed: the client must see that it is not whole."""
 
 
 def _framing(headers: Headers) -> tuple[int | None, bool]:

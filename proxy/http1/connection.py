@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections to MLflow over its Unix socket: one exchange at a time each, kept and used again."""
+"""One HTTP/1.1 connection, which carries one exchange at a time."""
 
 from __future__ import annotations
 
@@ -6,19 +6,13 @@ import asyncio
 import contextlib
 import os
 import socket
-import time
 from collections import deque
-from collections.abc import Iterable
-from pathlib import Path
 from typing import cast
 
 import httptools
 
 # 979 MB/s down with pieces of this size, 758 with 256 KiB, 796 with 4 MiB (shared/DESIGN.md).
 PIECE = 64 * 1024
-# MLflow keeps an idle connection for 75 s (mlflow_server/command.py). We end ours well before: of 400 POSTs
-# sent at the edge of an equal keep-alive time, up to 26 met a closing connection.
-IDLE_SECONDS = 30.0
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -248,96 +242,3 @@ class Connection(asyncio.BufferedProtocol):
             self._complete = True
             self.reusable = self.reusable and self._parser.should_keep_alive()
             self._wake()
-
-
-class Pool:
-    """The idle connections to one Unix socket, the latest used first."""
-
-    def __init__(self, path: Path) -> None:
-        self._socket = str(path)
-        self._idle: deque[Connection] = deque()
-
-    async def acquire(self) -> Connection:
-        """An idle connection, or a new one. Raises Broken("refused") where nothing accepts.
-
-        The socket is replaced by rename when a new generation of MLflow is ready: a connection to the old
-        one is not used again, which its inode tells.
-        """
-        inode = self._inode()
-        now = time.monotonic()
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.open:
-                continue
-            if connection.inode == inode and now - connection.idle_since < IDLE_SECONDS:
-                return connection
-            connection.close()
-        loop = asyncio.get_running_loop()
-        try:
-            _, connection = await loop.create_unix_connection(Connection, self._socket)
-        except OSError as error:
-            raise Broken("refused", f"MLflow's socket takes no connection: {error.strerror}") from None
-        connection.inode = inode
-        return connection
-
-    def release(self, connection: Connection) -> None:
-        """Give a connection back after its exchange, however it went."""
-        if connection.finish():
-            connection.idle_since = time.monotonic()
-            self._idle.append(connection)
-            # The oldest stand at the left: end those that were idle for too long, at most two a call.
-            for _ in range(2):
-                oldest = self._idle[0]
-                if oldest is connection or connection.idle_since - oldest.idle_since < IDLE_SECONDS:
-                    break
-                self._idle.popleft().close()
-        else:
-            connection.close()
-
-    def close(self) -> None:
-        """End the idle connections; those in use end when they are given back."""
-        while self._idle:
-            self._idle.pop().close()
-
-    def _inode(self) -> int:
-        try:
-            return os.stat(self._socket).st_ino  # noqa: PTH116 - a Path's stat() costs four times as much
-        except OSError:
-            return 0
-
-
-async def fetch(
-    path: Path,
-    method: str,
-    target: str,
-    *,
-    body: bytes = b"",
-    headers: Iterable[tuple[str, str]] = (),
-    timeout: float,  # noqa: ASYNC109 - one deadline for the whole, seen by the caller
-) -> tuple[int, bytes]:
-    """One small exchange on a connection of its own: status and body, `timeout` seconds in all.
-
-    For our own probes, not for what is forwarded. Raises TimeoutError, and OSError where MLflow takes no
-    connection or breaks off.
-    """
-    lines = [f"{method} {target} HTTP/1.1", "host: localhost", "connection: close"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    if body or method not in ("GET", "HEAD"):
-        lines.append(f"content-length: {len(body)}")
-    pool = Pool(path)
-    async with asyncio.timeout(timeout):
-        try:
-            connection = await pool.acquire()
-            try:
-                connection.send_head(
-                    ("\r\n".join(lines) + "\r\n\r\n").encode() + body, head_only=method == "HEAD"
-                )
-                await connection.head()
-                pieces = []
-                while piece := await connection.piece():
-                    pieces.append(piece)
-                return connection.status, b"".join(pieces)
-            finally:
-                connection.close()
-        except Broken as error:
-            raise ConnectionError(str(error)) from None

@@ -1,0 +1,6 @@
+"""The innermost application: carries a request to MLflow and the answer back, as streams."""
+
+from proxy.forward.endings import ClientGone, CutShort
+from proxy.forward.forwarder import Forwarder, Rules
+
+__all__ = ["ClientGone", "CutShort", "Forwarder", "Rules"]

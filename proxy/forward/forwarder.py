@@ -1,0 +1,91 @@
+"""The application: one trip for each request, and what ends it early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.exchange import Exchange
+from proxy.forward.trip import Trip
+from proxy.hold import Hold, Slots
+from proxy.http1 import Broken, Pool
+from proxy.watchdog import Passage, Watchdog
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What bounds and rewrites an exchange. Times are in seconds, sizes in bytes."""
+
+    authority: bytes
+    """MLflow's own ``host:port``: the Host it gets, and what its redirects name."""
+    prefix: bytes
+    """The public URL's path, without a slash at its end."""
+    direct_artifacts: bool
+    body_limit: int
+    """Of a body on any route but the artifact streams, which `stall` alone bounds."""
+    stall: float
+    """How long a stream may stand still, on either side."""
+    answer: float
+    """How long MLflow may be silent once it has the whole request, or between two events."""
+    abandoned: float
+    """How long MLflow is waited for when the client has left."""
+
+
+class Forwarder:
+    """An ASGI application. The gate has put the canonical path in ``scope["raw_path"]``."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        hold: Hold,
+        watchdog: Watchdog,
+        rules: Rules,
+        *,
+        flask_slots: Slots,
+        whole_slots: Slots,
+    ) -> None:
+        self.pool = pool
+        self.hold = hold
+        self.watchdog = watchdog
+        self.rules = rules
+        self.authorities = (rules.authority, b"localhost", b"127.0.0.1")
+        self.flask_slots = flask_slots
+        self.whole_slots = whole_slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        task = asyncio.current_task()
+        assert task is not None
+        passage = Passage(
+            task,
+            exchange,
+            abandon_for=self.rules.abandoned,
+            stall=self.rules.stall,
+            unsent=scope["unsent"],
+        )
+        trip = Trip(self, scope, receive, send, passage)
+        lost = scope["connection_lost"]
+        if lost.over:
+            trip.fail("client_gone")  # it left while its password was looked at
+        lost.add(passage.client_left)
+        self.watchdog.passages.add(passage)
+        try:
+            await trip.run()
+        except asyncio.CancelledError:
+            if not passage.ours():
+                exchange.error = "cut_short"
+                raise
+            assert passage.why is not None
+            trip.fail(passage.why)
+        except Broken as broken:
+            trip.fail(broken.reason)
+        finally:
+            self.watchdog.passages.discard(passage)
+            lost.discard(passage.client_left)
+            trip.clean_up()
