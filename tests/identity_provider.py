@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from conftest import program
+from programs import program
 from service import clean_environment, free_port
 
 ROOT = Path(__file__).parent.parent

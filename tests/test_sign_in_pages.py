@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from chromium import CHROMIUM, DRIVER, Window, window
-from conftest import needs
+from programs import needs
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from sign_in_site import BUILD, FIREFOX, Site, serving

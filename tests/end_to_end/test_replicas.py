@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from conftest import needs
 from databases import PostgreSQL, database
 from identity_provider import ADMIN, EDITOR, VIEWER, installed
 from identity_world import REFRESH, World, world
+from programs import needs
 from service import Service
 
 pytestmark = [
