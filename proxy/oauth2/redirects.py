@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from urllib.parse import unquote, urlsplit
 
 LONGEST = 2000
 """Characters of a way back: it has to fit into a cookie while its person is at the provider."""
 # What a browser leaves as it is in a path, a query or a fragment; no backslash, no space, no other script.
 _PLAIN = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/?#\[\]{}|^-]*")
-_NOT_IN_PATH = re.compile(r"//|/\.{1,2}(?:/|$)|[\\\x00-\x20\x7f-\uffff]")
+_NOT_IN_PATH = re.compile(r"//|/\.{1,2}(?:/|$)|[\\\x00-\x1f\x7f-\x9f\ufffd]")
 
 
 def safe_rd(rd: str | None, prefix: str = "", origin: str = "") -> str:
@@ -29,7 +30,8 @@ def safe_rd(rd: str | None, prefix: str = "", origin: str = "") -> str:
         return front
     path = re.split(r"[?#]", rd, maxsplit=1)[0]
     for _ in range(4):
-        if _NOT_IN_PATH.search(path):
+        # What a careless reader takes for a slash or a dot, such as the full-width ones, counts as one.
+        if _NOT_IN_PATH.search(unicodedata.normalize("NFKC", path)):
             return front
         decoded = unquote(path, errors="replace")
         if decoded == path:

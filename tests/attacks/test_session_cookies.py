@@ -221,14 +221,14 @@ def test_an_old_copy_is_refused_after_sign_out(tmp_path: Path) -> None:
 
 def test_signing_out_while_the_same_session_is_being_looked_up_is_not_undone(tmp_path: Path) -> None:
     provider = ObedientProvider()
-    provider.seconds = 0.3
+    provider.seconds = 1.5
 
     async def attack(replica: Replica) -> None:
         browser = Browser()
         header = await browser.sign_in(replica)
         await asyncio.sleep(0.2)
         under_way = asyncio.create_task(replica.ask(header))
-        await asyncio.sleep(0.1)  # the provider is being asked
+        await asyncio.sleep(0.5)  # the provider is being asked
         await replica.sessions.sign_out(header, exchange_from())
         assert is_refused(await under_way)
         assert is_refused(await replica.ask(header))
@@ -247,11 +247,11 @@ def test_an_old_copy_has_no_role_that_was_taken_away(tmp_path: Path) -> None:
         browser = Browser()
         copy = await browser.sign_in(replica)
         assert role_of(await replica.ask(copy)) is Role.ADMIN
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         assert role_of(await browser.ask(replica)) is Role.VIEWER
         assert role_of(await replica.ask(copy)) is Role.VIEWER
 
-    with replicas(settings(tmp_path, session_refresh=0.3), provider=provider) as (replica,):
+    with replicas(settings(tmp_path, session_refresh=1.0), provider=provider) as (replica,):
         asyncio.run(attack(replica))
 
 
@@ -262,19 +262,19 @@ def test_an_old_copy_ends_once_a_newer_cookie_was_shown(tmp_path: Path, elsewher
         copy = await browser.sign_in(first)
         thiefs = second if elsewhere else first
         assert isinstance(await thiefs.ask(copy), Identity)
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.0)
         assert isinstance(await browser.ask(first), Identity)
         assert browser.header != copy
         assert isinstance(await browser.ask(first), Identity)  # the newer one is shown here
         await thiefs.sessions.look()
-        deadline = time.monotonic() + 0.4 + 0.3  # PROXY_SESSION_REFRESH, and what the machine takes
+        deadline = time.monotonic() + 1.0 + 1.0  # PROXY_SESSION_REFRESH, and what the machine takes
         while isinstance(await thiefs.ask(copy), Identity):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         assert isinstance(await browser.ask(first), Identity)
 
     given = settings(
-        tmp_path, session_refresh=0.4, cookie_secret=OLD, database_url=f"sqlite:///{tmp_path}/shared.db"
+        tmp_path, session_refresh=1.0, cookie_secret=OLD, database_url=f"sqlite:///{tmp_path}/shared.db"
     )
     with replicas(given, given, provider=ObedientProvider()) as (first, second):
         asyncio.run(attack(first, second))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -127,9 +128,11 @@ def _key(entry: Any) -> _Known | None:
         }
         key: Key
         if kind == "RSA":
-            key = RSAKey.import_key(members)
-            if key.public_key.key_size < _RSA_BITS:
+            modulus = str(entry["n"])
+            number = base64.urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4))
+            if int.from_bytes(number, "big").bit_length() < _RSA_BITS:
                 return None
+            key = RSAKey.import_key(members)
         else:
             key = ECKey.import_key(members) if kind == "EC" else OKPKey.import_key(members)
             key.get_op_key("verify")  # reads it: a point that is not on its curve is refused here
