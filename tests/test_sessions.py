@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from conftest import needs
 from end_to_end.databases import Database, PostgreSQL, database
+from programs import needs
 from session_site import (
     ADA,
     ISSUER,
@@ -189,14 +189,14 @@ def test_a_session_ends_when_it_is_not_used_and_when_its_time_is_over(tmp_path: 
             await browser.sign_in(replica)
             assert isinstance(await browser.ask(replica), Identity)
         for _ in range(8):
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.3)
             assert isinstance(await browsers[0].ask(idle), Identity)  # in use, it goes on
         assert is_refused(await browsers[1].ask(old))
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(2.1)
         assert is_refused(await browsers[0].ask(idle))
 
-    first = settings(tmp_path / "1", session_idle=0.6, session_refresh=0.2)
-    second = settings(tmp_path / "2", session_lifetime=0.9, session_refresh=0.2)
+    first = settings(tmp_path / "1", session_idle=2.0, session_refresh=0.2)
+    second = settings(tmp_path / "2", session_lifetime=2.0, session_refresh=0.2)
     for each in (first, second):
         each.data_dir.mkdir()
     with replicas(first, second, provider=ObedientProvider()) as (idle, old):
@@ -258,13 +258,13 @@ def test_a_group_taken_away_is_a_role_taken_away_within_the_time_set(
         assert role_of(await browser.ask(first)) is Role.ADMIN
         assert role_of(await browser.ask(second)) is Role.ADMIN
         provider.claims = replace(ADA, groups=("viewers",))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         assert role_of(await browser.ask(second)) is Role.VIEWER
         assert role_of(await browser.ask(first)) is Role.VIEWER
         assert len(provider.asked) == 1
         assert provider.asked[0] == TOKENS
 
-    with replicas(*two(session_refresh=0.5), provider=provider) as (first, second):
+    with replicas(*two(session_refresh=1.0), provider=provider) as (first, second):
         asyncio.run(test(first, second))
 
 
@@ -332,12 +332,12 @@ def test_looking_at_a_session_does_not_put_its_refresh_off(tmp_path: Path) -> No
         browser = Browser()
         await browser.sign_in(replica)
         assert role_of(await browser.ask(replica)) is Role.ADMIN
-        for _ in range(6):
-            await asyncio.sleep(0.1)
+        for _ in range(8):
+            await asyncio.sleep(0.15)
             await replica.sessions.look()
         assert role_of(await browser.ask(replica)) is Role.NONE
 
-    with replicas(settings(tmp_path, session_refresh=0.4), provider=provider) as (replica,):
+    with replicas(settings(tmp_path, session_refresh=1.0), provider=provider) as (replica,):
         asyncio.run(test(replica))
 
 
@@ -349,13 +349,13 @@ def test_a_refusal_of_the_provider_ends_the_session_everywhere(two: Callable[...
         browser = Browser()
         await browser.sign_in(first)
         assert isinstance(await browser.ask(second), Identity)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         assert is_refused(await browser.ask(first))
         assert is_refused(await browser.ask(second))
         assert len(provider.asked) == 1
         assert await first.sessions.list_all() == []
 
-    with replicas(*two(session_refresh=0.3), provider=provider) as (first, second):
+    with replicas(*two(session_refresh=1.0), provider=provider) as (first, second):
         asyncio.run(test(first, second))
 
 
@@ -377,10 +377,10 @@ def test_who_may_not_get_in_any_more_or_is_another_person_is_signed_out(
         browser = Browser()
         await browser.sign_in(replica)
         assert isinstance(await browser.ask(replica), Identity)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
         assert is_refused(await browser.ask(replica))
 
-    with replicas(settings(tmp_path, session_refresh=0.2), provider=provider) as (replica,):
+    with replicas(settings(tmp_path, session_refresh=1.0), provider=provider) as (replica,):
         asyncio.run(test(replica))
 
 
@@ -421,7 +421,7 @@ def test_a_cookie_is_renewed_and_requests_under_way_with_the_old_one_go_on(tmp_p
         browser, slow = Browser(), Browser()
         slow.header = await browser.sign_in(replica)
         old = slow.header
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.5)
         assert isinstance(await browser.ask(replica), Identity)
         assert browser.header != old
         assert isinstance(await browser.ask(replica), Identity)
@@ -429,7 +429,7 @@ def test_a_cookie_is_renewed_and_requests_under_way_with_the_old_one_go_on(tmp_p
         assert isinstance(await slow.ask(replica), Identity)
         assert slow.header == browser.header
 
-    with replicas(settings(tmp_path, session_refresh=0.4), provider=ObedientProvider()) as (replica,):
+    with replicas(settings(tmp_path, session_refresh=1.5), provider=ObedientProvider()) as (replica,):
         asyncio.run(test(replica))
 
 
@@ -559,7 +559,7 @@ def test_without_the_database_known_sessions_go_on_for_a_while_and_unknown_ones_
 ) -> None:
     secret = "0123456789abcdef" * 4
     given = settings(
-        tmp_path, database_url=cluster.uri(), cookie_secret=secret, session_grace=6.0, session_refresh=3.0
+        tmp_path, database_url=cluster.uri(), cookie_secret=secret, session_grace=8.0, session_refresh=3.0
     )
     provider = ObedientProvider()
 
@@ -573,7 +573,7 @@ def test_without_the_database_known_sessions_go_on_for_a_while_and_unknown_ones_
             await asyncio.to_thread(cluster.stop)
             started = time.monotonic()
             assert is_refused(await unknown.ask(second), "no_database")
-            for _ in range(10):  # past PROXY_SESSION_REFRESH too
+            for _ in range(9):  # past PROXY_SESSION_REFRESH too
                 assert isinstance(await both.ask(second), Identity)
                 assert isinstance(await known.ask(first), Identity)
                 await asyncio.sleep(0.4)
@@ -583,7 +583,7 @@ def test_without_the_database_known_sessions_go_on_for_a_while_and_unknown_ones_
             with pytest.raises(Refused):
                 await first.sessions.create(ADA, TOKENS, exchange_from())
             while isinstance(await both.ask(second), Identity):
-                assert time.monotonic() - started < 9
+                assert time.monotonic() - started < 12
                 await asyncio.sleep(0.1)
             assert is_refused(await both.ask(second), "no_database")
             assert time.monotonic() - started > 4

@@ -16,8 +16,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from conftest import needs
 from end_to_end.databases import Database, PostgreSQL, database
+from programs import needs
 
 from proxy.errors import UserError
 from proxy.settings import Settings

@@ -1,1 +1,0 @@
-"""Attacks, each a test named after it."""

@@ -1,1 +1,0 @@
-"""Attacks on signing in with an identity provider."""
