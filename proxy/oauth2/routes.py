@@ -15,42 +15,16 @@ from proxy.auth.session import PASSWORD_ISSUER
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
 from proxy.identity import Identity, Role, identity_of
-from proxy.oauth2.cookies import ROUND_SECONDS, ROUNDS, Cookies, header
-from proxy.oauth2.site import Headers, Site, go, query
+from proxy.oauth2.cookies import ROUNDS, Cookies, header
+from proxy.oauth2.failed import LOOP, WHO_GETS_IN, failed, refusal_of
+from proxy.oauth2.site import Site, go, query
 from proxy.pages import sign_in
 from proxy.pages.answers import JSON, TEXT, App, Receive, Scope, Send, answer
-from proxy.pages.errors import is_navigation
 from proxy.pages.forms import form
 from proxy.pages.sign_in import Ways
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
-
-_STATUS = {
-    "unavailable": 503,
-    "bad_answer": 502,
-    "misconfigured": 502,
-    "bad_state": 400,
-    "loop": 400,
-}  # all others: 403
-_TITLES = {
-    "unavailable": "The identity provider does not answer",
-    "bad_answer": "The identity provider's answer can't be used",
-    "misconfigured": "The identity provider and this server don't fit",
-    "bad_state": "This sign-in can't be completed",
-    "bad_token": "The identity provider's answer is not valid",
-    "denied": "You were not let in",
-    "not_admitted": "This is not open to you",
-    "no_role": "You have no role here",
-    "loop": "Signing in goes round in circles",
-}
-_REFUSALS = {
-    "unavailable": "provider_failed",
-    "bad_answer": "provider_failed",
-    "misconfigured": "provider_failed",
-    "not_admitted": "not_admitted",
-    "no_role": "not_admitted",
-}  # all others: sign_in_failed
 
 
 class SignedOut(Protocol):
@@ -179,12 +153,12 @@ class _Pages:
         round_ = self._cookies.round(scope)
         if round_ >= ROUNDS:
             self._observe("oidc", "loop")
-            await self._failed(scope, send, _LOOP, rd, [self._cookies.count(0)])
+            await failed(self._site, scope, send, LOOP, rd, [self._cookies.count(0)])
             return
         try:
             begun = await provider.authorization(rd, self._site.url(scope, "/oauth2/callback"), round_)
         except ProviderError as error:
-            await self._failed(scope, send, error, rd)
+            await failed(self._site, scope, send, error, rd)
             return
         await go(scope, send, begun.url, self._cookies.begun(scope, begun.state, begun.cookie))
 
@@ -201,7 +175,7 @@ class _Pages:
                 params, self._cookies.find(scope, state), self._site.url(scope, "/oauth2/callback")
             )
         except ProviderError as error:
-            await self._failed(scope, send, error, front, cookies)
+            await failed(self._site, scope, send, error, front, cookies)
             return
         # Sealed as it was, but settings and rules may have changed since.
         rd = self._site.rd(scope, signed_in.rd)
@@ -231,8 +205,8 @@ class _Pages:
         try:
             logout = await provider.verify_logout_token(token)
         except ProviderError as error:
-            status = _STATUS.get(error.reason, 400)
-            scope["exchange"].refusal = _REFUSALS.get(error.reason, "sign_in_failed")
+            status = 503 if error.reason == "unavailable" else 400
+            scope["exchange"].refusal = refusal_of(error)
             body = orjson.dumps({"error": "invalid_request", "error_description": str(error)})
             scope["exchange"].status = status
             await answer(scope, send, status, body, JSON)
@@ -259,40 +233,18 @@ class _Pages:
         try:
             if by_provider:
                 if (why := admission.admitted(claims, self._settings)) is not None:
-                    raise ProviderError("not_admitted", why, check=_WHO_GETS_IN)
+                    raise ProviderError("not_admitted", why, check=WHO_GETS_IN)
                 if admission.role_of(claims.groups, self._settings) is Role.NONE:
                     raise ProviderError("no_role", admission.no_role(claims))
             session = await self._sessions.create(claims, tokens, scope["exchange"], previous=header(scope))
         except ProviderError as error:
             if by_provider:
                 self._observe("oidc", error.reason)
-            await self._failed(scope, send, error, rd, cookies)
+            await failed(self._site, scope, send, error, rd, cookies)
             return
         if by_provider:
             self._observe("oidc", "success")
         await go(scope, send, rd, [(b"set-cookie", session), *cookies])
-
-    async def _failed(
-        self, scope: Scope, send: Send, error: ProviderError, rd: str, headers: Headers = ()
-    ) -> None:
-        """Say what happened: as a page where a browser navigates, else in MLflow's shape."""
-        status = _STATUS.get(error.reason, 403)
-        refusal = _REFUSALS.get(error.reason, "sign_in_failed")
-        if not is_navigation(scope):
-            raise Refused(status, str(error), reason=refusal, headers=tuple(headers))
-        scope["exchange"].refusal = refusal
-        said = "".join(character if character.isprintable() else " " for character in error.said[:500])
-        await sign_in.problem(
-            scope,
-            send,
-            status,
-            _TITLES[error.reason],
-            error.message,
-            said=said or None,
-            check=error.check or None,
-            again=self._site.with_rd("/oauth2/sign_in", rd),
-            headers=headers,
-        )
 
     def _provider_or_none(self) -> Provider:
         if self._provider is None:
@@ -323,15 +275,3 @@ async def userinfo(scope: Scope, receive: Receive, send: Send) -> None:
     }
     scope["exchange"].status = 200
     await answer(scope, send, 200, orjson.dumps(body), JSON)
-
-
-_WHO_GETS_IN = (
-    "who gets in is said by PROXY_ALLOWED_EMAIL_DOMAINS, PROXY_ALLOWED_EMAILS and PROXY_ALLOWED_GROUPS."
-)
-_LOOP = ProviderError(
-    "loop",
-    f"You were signed in {ROUNDS} times within moments, and each time the next page did not know you. "
-    f"Wait {ROUND_SECONDS} seconds before you try again.",
-    check="the browser does not keep this server's cookie, or replicas do not share PROXY_COOKIE_SECRET and "
-    "PROXY_DATABASE_URL, or PROXY_PUBLIC_URL is not the address that people use.",
-)
