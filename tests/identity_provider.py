@@ -72,8 +72,9 @@ class OidcProvider:
         """From now on those claims hold, `gone=True` for an account that is no more."""
         requests.post(f"http://127.0.0.1:{self.port}/test/users/{name}", json=claims, timeout=10)
 
-    def set_down(self, down: bool) -> None:
-        requests.post(f"http://127.0.0.1:{self.port}/test/down", json={"down": down}, timeout=10)
+    def set_down(self, paths: str) -> None:
+        """From now on it answers 503 to what begins like that: "/" to all, "" to nothing."""
+        requests.post(f"http://127.0.0.1:{self.port}/test/down", json={"down": paths}, timeout=10)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 // more claims as they come); ttl ({AccessToken, IdToken, RefreshToken, Session, Grant} in seconds); idTokenClaims
 // (false: user-info alone has the claims). The sign-in page is the library's own for development: any password
 // does. What the tests turn behind its back: POST /test/users/<name> with JSON sets claims, "gone": true among
-// them; POST /test/down with {"down": true} makes everything else answer 503.
+// them; POST /test/down with {"down": "/token"} makes what begins so answer 503, "" nothing.
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
 
@@ -14,7 +14,7 @@ const config = JSON.parse(process.argv[2]);
 const issuer = `http://localhost:${config.port}`;
 const users = new Map(Object.entries(config.users));
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
-let down = false;
+let down = '';
 
 const provider = new Provider(issuer, {
   clients: config.clients,
@@ -82,6 +82,6 @@ createServer(async (request, response) => {
     if (request.url === '/test/down') down = asked.down;
     else users.set(name, { ...users.get(name), ...asked });
     response.writeHead(204).end();
-  } else if (down) response.writeHead(503, { 'content-type': 'text/plain' }).end('down for the test');
+  } else if (down && request.url.startsWith(down)) response.writeHead(503, { 'content-type': 'text/plain' }).end('down for the test');
   else await serve(request, response);
 }).listen(config.port, '127.0.0.1', () => console.log(`ready ${issuer}`));
