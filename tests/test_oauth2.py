@@ -146,8 +146,11 @@ def test_behind_a_public_https_url_with_a_path_cookies_and_ways_are_its(
         assert (landed.status, landed.location) == (303, "/team/x")
         # The same by another of its names, where that cookie would not come back.
         elsewhere = browser.get(f"{here}/oauth2/start?rd=/team/x")
-        assert elsewhere.location == "https://ml.example.com/team/oauth2/start?rd=%2Fteam%2Fx"
+        assert elsewhere.location == "https://ml.example.com/team/oauth2/start?rd=%2Fteam%2Fx&moved"
         assert not elsewhere.cookies
+        # And once only, where a server before us replaces Host.
+        again = browser.get(f"{here}/oauth2/start?rd=/team/x&moved")
+        assert again.location.startswith(provider.issuer)
 
 
 def test_the_sign_in_page_offers_both_ways(service: SignInService, browser: Browser) -> None:

@@ -145,10 +145,13 @@ class _Pages:
     async def start(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To the provider."""
         self._site.arrive(scope, "GET", "HEAD")
-        rd = self._site.rd(scope, query(scope).get("rd"))
+        fields = query(scope)
+        rd = self._site.rd(scope, fields.get("rd"))
         provider = self._provider_or_none()
-        if self._site.elsewhere(scope):
-            await go(scope, send, self._site.origin(scope) + self._site.with_rd("/oauth2/start", rd))
+        # Once: a server before us may put its own name into Host for good.
+        if "moved" not in fields and self._site.elsewhere(scope):
+            there = self._site.origin(scope) + self._site.with_rd("/oauth2/start", rd)
+            await go(scope, send, f"{there}&moved")
             return
         round_ = self._cookies.round(scope)
         if round_ >= ROUNDS:

@@ -78,9 +78,13 @@ class SignIns:
     def open(self, sealed: str, state: str) -> SignIn | None:
         """The sign-in that was sealed for that very state, or None; it may have been used before."""
         value = self._seal.open(sealed, LIFE)
-        if value is None or not hmac.compare_digest(value["state"].encode(), state.encode()):
+        try:
+            sign_in = None if value is None else SignIn(**value)
+        except TypeError:  # sealed by another version of this service
             return None
-        return SignIn(**value)
+        if sign_in is None or not hmac.compare_digest(sign_in.state.encode(), state.encode()):
+            return None
+        return sign_in
 
     def use(self, sign_in: SignIn) -> bool:
         """True the first time."""

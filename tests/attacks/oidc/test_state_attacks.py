@@ -98,6 +98,19 @@ def test_a_state_cookie_forged_truncated_or_shuffled(
     refused(browser.get(answer), service, browser)
 
 
+def test_state_cookies_of_two_tabs_exchanged(
+    provider: Provider, service: SignInService, browser: Browser
+) -> None:
+    answer = browser.at_provider(service)
+    jar = browser.jar[urlsplit(service.url).netloc]
+    first = set(jar)
+    browser.at_provider(service)
+    (name,) = first
+    (other,) = set(jar) - first
+    jar[name], jar[other] = jar[other], jar[name]
+    refused(browser.get(answer), service, browser)
+
+
 def test_two_state_cookies_of_one_name_that_differ(
     provider: Provider, service: SignInService, browser: Browser
 ) -> None:
