@@ -24,6 +24,7 @@ from proxy.identity import Identity, Role
 from proxy.pages import account, answers, brand, templating
 from proxy.pages.answers import Receive, Scope, Send
 
+HOST_CLASS = "return document.querySelector('#mlflow-proxy').className"
 chromium = needs(CHROMIUM, DRIVER)
 ADMIN = Identity("alice@example.com", Role.ADMIN, "session")
 PAGES = ("/oauth2/sign_in", "/problem", "/-/account", "/-/signed-in")
@@ -352,6 +353,10 @@ def test_a_session_that_ends_under_the_page_is_taken_up_again_without_losing_it(
     called(ui)
     assert "Your session has ended. Sign in again" in dialog.text
     ui.picture(kept / "ui-session-ended.png")
+    ui.execute_script("document.body.classList.add('dark-mode')")
+    ui.until(lambda: ui.execute_script(HOST_CLASS) == "dark", "our dialogue dark, too")
+    ui.picture(kept / "ui-session-ended-dark.png")
+    ui.execute_script("document.body.classList.remove('dark-mode')")
     assert outcome(ui) is None, "the call waits for the person"
     first = ui.current_window_handle
     ui.ours("dialog a").click()
