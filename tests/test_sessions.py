@@ -324,6 +324,30 @@ def test_a_session_goes_on_while_the_provider_can_not_say(tmp_path: Path, mode: 
         asyncio.run(test(replica))
 
 
+def test_a_session_in_use_is_asked_about_ahead_so_that_no_request_waits(tmp_path: Path) -> None:
+    provider = ObedientProvider()
+    provider.claims = replace(ADA, groups=("viewers",))
+    provider.seconds = 0.2
+
+    async def test(replica: Replica) -> None:
+        browser = Browser()
+        await browser.sign_in(replica)
+        assert role_of(await browser.ask(replica)) is Role.ADMIN
+        started = time.monotonic()
+        while time.monotonic() - started < 3.5:
+            exchange = exchange_from()
+            identity = replica.sessions.recall(browser.header, exchange)
+            assert identity is not None or time.monotonic() - started < 0.1
+            if (header := replica.sessions.renewed(exchange)) is not None:
+                browser.take(header)
+                assert role_of(await browser.ask(replica)) is Role.VIEWER  # the newer cookie is shown
+            await asyncio.sleep(0.02)
+        assert len(provider.asked) == 2
+
+    with replicas(settings(tmp_path, session_refresh=2.0), provider=provider) as (replica,):
+        asyncio.run(test(replica))
+
+
 def test_looking_at_a_session_does_not_put_its_refresh_off(tmp_path: Path) -> None:
     provider = ObedientProvider()
     provider.claims = replace(ADA, groups=())

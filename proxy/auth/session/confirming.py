@@ -30,6 +30,8 @@ OLD_SECONDS = 60.0
 under way at once, and answers get lost."""
 RETRY_SECONDS = 30.0
 """Until the provider is asked again after it could not answer."""
+AHEAD = 0.8
+"""Of PROXY_SESSION_REFRESH, after which the groups of a session in use are asked for."""
 CLAIM_SECONDS = 30.0
 """Until another replica asks in place of one that set out to and was not heard of again."""
 _WAIT_SECONDS = 10.0  # for what another replica is asking
@@ -78,7 +80,7 @@ class Confirming:
             row, ours = await self._store.run(look)
             if row is not None and ours:
                 row = await self._renew(row, now)
-            elif row is not None and self._due(row, now):
+            elif row is not None and now >= self._until(row, now):
                 row = await self._asked_elsewhere(row)
         except StoreUnavailable:
             return self._in_grace(which)
@@ -127,12 +129,15 @@ class Confirming:
             latest = await self._store.run(lambda db: rows.read(db, row.id))
             if latest is None or self.over(latest, time.time()):
                 return None
-            if not self._due(latest, time.time()):
+            if time.time() < self._until(latest, time.time()):
                 break
         return latest
 
     def _due(self, row: SessionRow, now: float) -> bool:
-        return now >= row.refreshed + self._refresh and now >= row.retry
+        return now >= self._ahead(row, now)
+
+    def _ahead(self, row: SessionRow, now: float) -> float:
+        return max(min(row.refreshed, now) + self._refresh * AHEAD, min(row.retry, now + RETRY_SECONDS))
 
     def over(self, row: SessionRow, now: float) -> bool:
         """Whether the session has ended, by anybody or by its time."""
@@ -141,7 +146,7 @@ class Confirming:
         return row.ended is not None or now >= row.ends or now >= seen + self._idle
 
     def _until(self, row: SessionRow, now: float) -> float:
-        """When the database has to be asked again; the clocks of replicas may differ."""
+        """When it is believed no longer; the clocks of replicas may differ."""
         believed = min(row.refreshed, now) + self._refresh
         return min(max(believed, min(row.retry, now + RETRY_SECONDS)), row.ends)
 
@@ -156,6 +161,7 @@ class Confirming:
                 identity=Identity("", Role.NONE, "session"),
                 stamp=row.refreshed,
                 until=0.0,
+                ahead=0.0,
                 ends=row.ends,
                 issued=0,
                 generation=0,
@@ -186,6 +192,7 @@ class Confirming:
             known.old_until = min(row.generation_since, now) + self.old_seconds
         known.confirmed = now
         known.until = max(known.until, self._until(row, now))
+        known.ahead = self._ahead(row, now)
 
     def _in_grace(self, which: str) -> Known | Refusal:
         """A session that was in use here when the database went away goes on for a while."""

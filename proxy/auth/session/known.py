@@ -23,7 +23,9 @@ class Known:
     stamp: float
     """When its groups were told."""
     until: float
-    """When the database has to be asked again."""
+    """When the database has to be asked again, before the next request is let through."""
+    ahead: float
+    """When it is asked again while requests go on, so that none has to wait."""
     ends: float
     issued: int
     """The generation of the newest cookie made for it."""

@@ -95,6 +95,8 @@ class Sessions:
             return None
         session.used = now
         exchange.session = session.id
+        if now >= session.ahead:
+            self._ask_ahead(session)
         if entry.generation < session.issued:
             exchange.set_cookie = self._newest(session, now)
         self._observe("session", "remembered")
@@ -113,16 +115,24 @@ class Sessions:
         if payload is None:
             return self._refuse("wrong", NO_SESSION)
         which = session_id(payload.key)
-        task = self._asking.get(which)
-        if task is None:
-            task = self._asking[which] = asyncio.create_task(self._confirming.confirm(which, payload.key))
-            task.add_done_callback(lambda _: self._asking.pop(which, None))
         # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
-        session = await asyncio.shield(task)
+        session = await asyncio.shield(self._ask(which, payload.key))
         if isinstance(session, Refusal):
             self._observe("session", "unavailable" if session.reason == "no_database" else "ended")
             return session
         return await self._admit(session, value, payload, exchange)
+
+    def _ask(self, which: str, key: str) -> asyncio.Task[Known | Refusal]:
+        """Once for all requests that want to know at the same time."""
+        task = self._asking.get(which)
+        if task is None:
+            task = self._asking[which] = asyncio.create_task(self._confirming.confirm(which, key))
+            task.add_done_callback(lambda _: self._asking.pop(which, None))
+        return task
+
+    def _ask_ahead(self, session: Known) -> None:
+        session.ahead = session.until  # it is under way, or it has failed and the next request waits
+        self._ask(session.id, session.key).add_done_callback(_say_failure)
 
     async def _admit(
         self, session: Known, value: bytes, payload: Payload, exchange: Exchange
@@ -327,3 +337,8 @@ class Sessions:
             await self._store.run(lambda db: rows.seen(db, used))
             for known in self._known:
                 known.noted = max(known.noted, used.get(known.id, 0.0))
+
+
+def _say_failure(task: asyncio.Task[Known | Refusal]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a session could not be looked up", exc_info=error)
