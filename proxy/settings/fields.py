@@ -337,8 +337,8 @@ class Settings(BaseSettings):
         "PROXY_ALLOWED_GROUPS",
         "Identity provider",
         (),
-        "Who gets in: members of one of these groups, separated by commas. With addresses or domains named as "
-        "well, both have to match.",
+        "Who gets in: members of one of these groups, separated by commas. With addresses or domains named "
+        "as well, both have to match.",
         example="ml-team,research",
     )
     allowed_emails: Annotated[tuple[str, ...], read(sign_in_values.emails), "list"] = setting(
