@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chromium import CHROMIUM, DRIVER, Window, window
@@ -252,6 +254,46 @@ def test_what_is_no_page_passes_through_unchanged(site: Site) -> None:
     assert site.ask("GET", "/static-files/manifest.json")[1] == manifest
     site.identity = None
     assert json.loads(site.ask("GET", "/")[1])["error_code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("status", "kind", "size"),
+    [
+        (200, b"text/html", (1 << 20) + 70_000),  # no index of MLflow's is as large
+        (503, b"text/html", 300),
+        (200, b"application/json", 300),
+        (304, b"text/html", 0),
+    ],
+)
+def test_another_answer_for_the_index_is_handed_on_as_it_comes(
+    method: str, status: int, kind: bytes, size: int
+) -> None:
+    whole = b"<html><head></head>" + bytes(size)
+    length = (b"content-length", b"%d" % len(whole))
+
+    async def mlflow(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", kind), (b"etag", b'"theirs"'), length]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for begin in range(0, len(whole), 65536):
+            piece = whole[begin : begin + 65536]
+            more = begin + 65536 < len(whole)
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+
+    sent: list[Any] = []
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    async def nothing() -> Any:
+        raise AssertionError("the body was asked for")
+
+    scope = {"method": method, "path": "/", "headers": [(b"if-none-match", b'"theirs"')]}
+    asyncio.run(ui_script.adding_script(mlflow)(scope, nothing, keep))
+    assert sent[0]["status"] == status
+    assert (b"etag", b'"theirs"') in sent[0]["headers"]
+    assert b"".join(message["body"] for message in sent[1:]) == (whole if method == "GET" else b"")
+    assert [message.get("more_body", False) for message in sent[1:]][-1] is False
 
 
 def test_the_script_is_kept_by_the_browser_until_it_changes(site: Site) -> None:
