@@ -338,8 +338,9 @@ def test_a_refused_sign_in_is_one_of_the_closed_set(service: SignInService) -> N
     assert {exchange.refusal for exchange in service.exchanges} - {None} <= REFUSALS
 
 
-def test_jobs_have_no_sign_in(service: SignInService) -> None:
-    assert Browser().ask("PUT", f"{service.url}/oauth2/start").status == 405
+def test_another_method_is_refused(service: SignInService) -> None:
+    for path in ("start", "sign_in", "callback", "sign_out", "backchannel_logout", "userinfo"):
+        assert Browser().ask("PUT", f"{service.url}/oauth2/{path}").status in (401, 405)
 
 
 def test_a_host_that_is_not_ours_is_refused(service: SignInService) -> None:

@@ -352,7 +352,8 @@ def test_an_access_token_that_the_identity_token_does_not_belong_to(
 def test_a_subject_that_names_nobody(
     provider: Provider, service: SignInService, browser: Browser, subject: Any
 ) -> None:
-    provider.habits(claims={"sub": subject})
+    # With an address and groups in it, so that user-info, which names another subject, is not asked.
+    provider.habits(claims={"sub": subject, "email": "ada@example.com", "groups": ["ml"]})
     refused(browser, service)
 
 
