@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError
@@ -70,6 +69,7 @@ class Sessions:
         self._by_cookie = self._known.by_cookie
         self._find = self._cookie.find
         self._asking: dict[str, asyncio.Task[Known | Refusal]] = {}
+        self._writing: set[asyncio.Task[None]] = set()
 
     @property
     def problem(self) -> str | None:
@@ -97,6 +97,8 @@ class Sessions:
         exchange.session = session.id
         if now >= session.ahead:
             self._ask_ahead(session)
+        if entry.generation > session.generation:
+            self._shown(session, entry.generation, now)
         if entry.generation < session.issued:
             exchange.set_cookie = self._newest(session, now)
         self._observe("session", "remembered")
@@ -120,7 +122,7 @@ class Sessions:
         if isinstance(session, Refusal):
             self._observe("session", "unavailable" if session.reason == "no_database" else "ended")
             return session
-        return await self._admit(session, value, payload, exchange)
+        return self._admit(session, value, payload, exchange)
 
     def _ask(self, which: str, key: str) -> asyncio.Task[Known | Refusal]:
         """Once for all requests that want to know at the same time."""
@@ -134,7 +136,7 @@ class Sessions:
         session.ahead = session.until  # it is under way, or it has failed and the next request waits
         self._ask(session.id, session.key).add_done_callback(_say_failure)
 
-    async def _admit(
+    def _admit(
         self, session: Known, value: bytes, payload: Payload, exchange: Exchange
     ) -> Identity | Refusal:
         now = time.time()
@@ -144,9 +146,7 @@ class Sessions:
             # A copy from before: the browser that has the session has shown a newer one since.
             return self._refuse("ended", OVER)
         if payload.generation > session.generation:
-            session.generation, session.old_until = payload.generation, now + self._confirming.old_seconds
-            with contextlib.suppress(StoreUnavailable):  # the others learn it with the next cookie then
-                await self._store.run(lambda db: rows.shown(db, session.id, payload.generation, now))
+            self._shown(session, payload.generation, now)
         session.used = now
         self._known.verified(value, session, payload.generation)
         exchange.session = session.id
@@ -154,6 +154,18 @@ class Sessions:
             exchange.set_cookie = self._newest(session, now)
         self._observe("session", "success")
         return session.identity
+
+    def _shown(self, session: Known, generation: int, now: float) -> None:
+        """From now on older cookies are old copies, here at once, elsewhere when the database has it."""
+        session.generation, session.old_until = generation, now + self._confirming.old_seconds
+        task = asyncio.create_task(self._store.run(lambda db: rows.shown(db, session.id, generation, now)))
+        self._writing.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writing.discard(task)
+        if not task.cancelled() and not isinstance(task.exception(), StoreUnavailable):
+            _say_failure(task)  # and without the database, the others learn it with the next cookie
 
     def renewed(self, exchange: Exchange) -> bytes | None:
         """The Set-Cookie header that the answer has to carry, where there is a newer cookie than was sent."""
@@ -164,6 +176,9 @@ class Sessions:
             identity = session.identity
             payload = Payload(session.key, session.issued, session.stamp, identity.user, identity.role)
             session.set_cookie = self._cookie.made(payload, session.ends - now)
+            # It is our own: when it comes back, nobody needs to be asked.
+            if (value := self._find(session.set_cookie.partition(b";")[0])) is not None:
+                self._known.verified(value, session, session.issued)
         return session.set_cookie
 
     # ---- beginning and ending ----
@@ -339,6 +354,6 @@ class Sessions:
                 known.noted = max(known.noted, used.get(known.id, 0.0))
 
 
-def _say_failure(task: asyncio.Task[Known | Refusal]) -> None:
+def _say_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("a session could not be looked up", exc_info=error)
