@@ -52,7 +52,12 @@ _OURS = HOP_BY_HOP | {
     b"remote-groups",
     b"remote-name",
 }
-_OURS_BY_PREFIX = (b"x-forwarded-", b"x-auth-request-", b"x-authentik-", b"x-proxy-", b"x-original-")
+# The lower lines: what other identity-aware proxies say of a person, some of it a token of that person's.
+_OURS_BY_PREFIX = (
+    *(b"x-forwarded-", b"x-auth-request-", b"x-authentik-", b"x-proxy-", b"x-original-"),
+    *(b"cf-access-", b"x-amzn-oidc-", b"x-goog-iap-", b"x-goog-authenticated-user-"),
+    *(b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-vouch-", b"tailscale-user-"),
+)
 
 OUR_COOKIES = (b"__Host-mlflow_proxy_", b"mlflow_proxy_")
 """How the names of our own cookies begin; MLflow never sees one."""
@@ -99,7 +104,7 @@ def for_mlflow(
                 result.append((name, value))
             continue
         # WSGI turns `_` and `-` into the same, so X_Forwarded_User would arrive as X-Forwarded-User.
-        if b"_" in name or (name[:2] == b"x-" and name.startswith(_OURS_BY_PREFIX)):
+        if b"_" in name or name.startswith(_OURS_BY_PREFIX):
             continue
         if name == b"cookie":
             if gateway:

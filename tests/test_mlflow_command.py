@@ -76,11 +76,12 @@ def test_what_is_ours_or_a_clients_or_uvicorns_does_not_reach_mlflow(place: Path
     assert result == {**result, **kept}
 
 
-def test_the_environment_is_stronger_than_files_and_an_empty_value_is_not(place: Path) -> None:
-    files = {"MLFLOW_S3_ENDPOINT_URL": "file", "AWS_ACCESS_KEY_ID": "file"}
-    environ = {"MLFLOW_S3_ENDPOINT_URL": "environment", "AWS_ACCESS_KEY_ID": ""}
-    result = environment(settings_for(place), files, environ, TOKEN)
-    assert result["MLFLOW_S3_ENDPOINT_URL"] == "environment"
+def test_what_the_settings_have_weighed_is_stronger_than_the_bare_environment(place: Path) -> None:
+    """They have seen the environment: what they hand on is in force, with the driver in a registry's URI."""
+    in_force = {"MLFLOW_REGISTRY_STORE_URI": "postgresql+psycopg://h/d", "AWS_ACCESS_KEY_ID": "file"}
+    environ = {"MLFLOW_REGISTRY_STORE_URI": "postgresql://h/d", "AWS_ACCESS_KEY_ID": ""}
+    result = environment(settings_for(place), in_force, environ, TOKEN)
+    assert result["MLFLOW_REGISTRY_STORE_URI"] == "postgresql+psycopg://h/d"
     assert result["AWS_ACCESS_KEY_ID"] == "file"
 
 

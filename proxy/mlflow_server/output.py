@@ -86,6 +86,9 @@ def place_of(uri: str) -> str:
     return f"the database at {host}:{port}" if port else f"the database at {host}"
 
 
+_REFUSED = re.compile(r"authentication failed for user|Access denied for user|no pg_hba.conf entry")
+
+
 class Progress:
     """How far a start is, going by MLflow's output."""
 
@@ -105,8 +108,12 @@ class Progress:
             self.step = f"migrating the database: {found['new']}{what} (step {self.migrations})"
         elif "Creating initial MLflow database tables" in line:
             self.step = "creating the database's tables"
+        elif _REFUSED.search(line):
+            # PostgreSQL's words and MySQL's; MLflow's own line follows, and knows of no difference.
+            self.step = f"{self._database} refuses the user or the password; MLflow goes on trying"
         elif "SQLAlchemy engine could not be created" in line:
-            self.step = f"{self._database} can't be reached; MLflow goes on trying"
+            if self.step is None or "refuses" not in self.step:
+                self.step = f"{self._database} can't be reached; MLflow goes on trying"
         elif "Detected out-of-date database schema" in line:
             self.step = (
                 f"{self._database} has the tables of another version of MLflow; back it up and run "

@@ -218,6 +218,7 @@ def test_mlflow_s_own_client_is_told_at_once_and_in_words(target: Target, user: 
             assert "administrator" in message
 
 
+@pytest.mark.slow  # a service of its own; tests/test_access.py has the rule itself
 def test_an_editor_may_delete_where_the_operator_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("delete-role")
     users = folder / "users"
