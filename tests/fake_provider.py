@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import hmac
 import json
@@ -43,7 +44,7 @@ HABITS: dict[str, Any] = {
     "userinfo": {"email": "ada@example.com", "email_verified": True, "groups": ["ml", "staff"]},
     "discovery": {},  # of the discovery document; null leaves one out
     "jwks": None,  # the key set in place of the usual one
-    "answers": {},  # endpoint -> status, body, headers, size, wait, drip, unsaid: another answer
+    "answers": {},  # endpoint -> status, body, headers, size, wait, drip, unsaid, gzip: another answer
     "refresh_token": True,  # give one at sign-in
     "new_refresh_token": True,  # and a new one at each refresh, the old one being spent
     "refresh_id_token": True,
@@ -307,6 +308,8 @@ class Handler(BaseHTTPRequestHandler):
     def _special(self, how: dict[str, Any]) -> None:
         time.sleep(how.get("wait", 0))
         body = how.get("body", "").encode() or b" " * how.get("size", 0)
+        if how.get("gzip"):
+            body = gzip.compress(b" " * how["gzip"] + b"{}")
         self.send_response(how.get("status", 200))
         for name, value in {"Content-Type": "application/json", **how.get("headers", {})}.items():
             self.send_header(name, value)

@@ -242,6 +242,17 @@ def test_an_answer_that_is_odd_or_oversize_is_a_failure_that_says_which(
 
 
 @pytest.mark.parametrize("endpoint", [DISCOVERY, "keys", "token", "userinfo"])
+def test_an_answer_that_is_packed_is_not_unpacked(
+    fake: fake_provider.Provider, tmp_path: Path, endpoint: str
+) -> None:
+    """50 MB come in 50 KB."""
+    fake.habits(answers={endpoint: {"gzip": 50_000_000, "headers": {"Content-Encoding": "gzip"}}})
+    error = failure(settings_for(fake.issuer, tmp_path))
+    assert error.reason == "bad_answer"
+    assert "compressed" in error.check
+
+
+@pytest.mark.parametrize("endpoint", [DISCOVERY, "keys", "token", "userinfo"])
 def test_a_provider_that_is_slow_or_drips_is_given_up(
     fake: fake_provider.Provider, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
