@@ -78,7 +78,7 @@ class Edge:
                     *message["headers"],
                     (b"x-request-id", exchange.request_id.encode("ascii")),
                 ]
-                if exchange.set_cookie is not None:
+                if exchange.set_cookie is not None and not _shared(message["headers"]):
                     message["headers"].append((b"set-cookie", exchange.set_cookie))
             else:
                 exchange.bytes_out += len(message.get("body", b""))
@@ -158,6 +158,11 @@ class Edge:
         self._metrics.end()
         self._metrics.observe(exchange)
         self._log.write(exchange, query)
+
+
+def _shared(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a cache may keep the answer for others (RFC 9111, section 5.2.2.9): no cookie belongs on it."""
+    return any(name == b"cache-control" and b"public" in value.lower() for name, value in headers)
 
 
 async def _answer(scope: Scope, send: Send, exchange: Exchange, refused: Refused) -> None:

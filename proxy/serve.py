@@ -163,7 +163,7 @@ async def _sign_in(
 
     def role(claims: Claims) -> Role | None:
         if claims.issuer == PASSWORD_ISSUER:
-            return authenticator.role_of(claims.subject) if settings.basic_auth else None
+            return authenticator.role_of(claims.subject, claims.sid) if settings.basic_auth else None
         return admission.role(claims, settings)
 
     secrets_in_force = cookie_secrets(settings)

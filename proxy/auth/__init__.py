@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import hashlib
 import hmac
 import logging
@@ -87,6 +88,10 @@ class Authenticator:
         """
         self._observe = observe
         self._passwords_count = settings.basic_auth
+        self._single_fingerprint = functools.cache(
+            # Slow to try passwords against, as it is kept in the database; 50 ms, once.
+            lambda: hashlib.scrypt(password.encode(), salt=b"session fingerprint", n=2**14, r=8, p=1)[:16].hex()
+        )
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
@@ -128,10 +133,23 @@ class Authenticator:
         """Start no further hash. Those under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def role_of(self, name: str) -> Role | None:
-        """The role of the user of that name as it is now; None where there is none (any more)."""
+    def fingerprint(self, name: str) -> str:
+        """What tells one password of a user from the next, and nothing else; empty where there is none."""
         user = self._user(name)
-        return None if user is None else user.role
+        if user is None:
+            return ""
+        if user is self._single:
+            # Its hash is made anew at each start, and differently on each replica.
+            return self._single_fingerprint()
+        return hashlib.sha256(user.hash.encode()).hexdigest()[:32]
+
+    def role_of(self, name: str, fingerprint: str | None) -> Role | None:
+        """The role of the user of that name as it is now; None where there is none (any more), or where the
+        password is another one than when `fingerprint` was taken."""
+        user = self._user(name)
+        if user is None or fingerprint != self.fingerprint(name):
+            return None
+        return user.role
 
     def recall(self, authorization: bytes | None, exchange: Exchange) -> Identity | None:
         """The caller, where this very credential was verified lately and the user is unchanged since.

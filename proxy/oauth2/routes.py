@@ -53,6 +53,7 @@ class Passwords(Protocol):
     """Who checks a user name and password: auth.Authenticator."""
 
     async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
+    def fingerprint(self, name: str) -> str: ...
 
 
 def routes(
@@ -139,7 +140,9 @@ class _Pages:
             )
             return
         user = outcome.user
-        claims = Claims(PASSWORD_ISSUER, user, None, False, user, (), user=user)
+        # Another password later ends the session; the session's row keeps that much of this one.
+        raw = {"sid": self._passwords.fingerprint(user)}
+        claims = Claims(PASSWORD_ISSUER, user, None, False, user, (), raw=raw, user=user)
         await self._let_in(scope, send, claims, Tokens(), rd, [])
 
     async def start(self, scope: Scope, receive: Receive, send: Send) -> None:
