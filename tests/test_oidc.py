@@ -237,6 +237,11 @@ def test_an_answer_that_is_odd_or_oversize_is_a_failure_that_says_which(
     error = failure(settings_for(fake.issuer, tmp_path))
     assert error.reason == "bad_answer"
     assert isinstance(error, ProviderUnavailable)
+    why = {"size": "is over", "headers": "compressed"}
+    if odd.get("status", 200) in (301, 302):
+        why["headers"] = "redirect"
+    for name, words in why.items():
+        assert name not in odd or words in error.check
     assert error.check
     assert not fake.seen("elsewhere")  # a redirect is not followed
 
