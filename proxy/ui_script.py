@@ -34,7 +34,7 @@ _OF_THE_BODY = frozenset((b"content-length", b"etag", b"last-modified", b"accept
 
 
 def with_script(index_html: bytes) -> bytes:
-    """The page with the script's tag at the end of its head; as it was without a head, or with the tag there."""
+    """The page with the script's tag at the end of its head; as it was without a head, or with the tag."""
     if _TAG in index_html:
         return index_html
     end = index_html.lower().find(b"</head>")

@@ -42,8 +42,10 @@ def balancing(port: int, replicas: Sequence[int]) -> Iterator[list[int]]:
         server = await asyncio.start_server(connection, sock=listener)
         await over.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
             task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     loop = asyncio.new_event_loop()
     over = asyncio.Event()
