@@ -90,7 +90,7 @@ class Authenticator:
         self._passwords_count = settings.basic_auth
         self._single_fingerprint = functools.cache(
             # Slow to try passwords against, as it is kept in the database; 50 ms, once.
-            lambda: hashlib.scrypt(password.encode(), salt=b"session fingerprint", n=2**14, r=8, p=1)[:16].hex()
+            lambda: hashlib.scrypt(password.encode(), salt=b"a session's", n=2**14, r=8, p=1)[:16].hex()
         )
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
