@@ -120,9 +120,10 @@ def applications(
         session_gate = SignIn(
             sign_in.sessions,
             oauth2.asking(prefix),
-            f"Sign in at {settings.public_url or ''}{'' if settings.public_url else prefix}/oauth2/sign_in."
-            if not settings.basic_auth
-            else "For MLflow's client set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+            "For MLflow's client set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+            if settings.basic_auth
+            else f"Sign in at {settings.public_url or prefix}/oauth2/sign_in with a browser.",
+            passwords=settings.basic_auth,
         )
     gate = Gate(
         pages,

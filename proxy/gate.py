@@ -35,6 +35,8 @@ class SignIn(NamedTuple):
     redirect: App
     hint: str
     """Where to sign in, for a caller who is no browser."""
+    passwords: bool
+    """Whether a user name and password sent with a request count beside sessions (PROXY_BASIC_AUTH)."""
 
 
 class Page(NamedTuple):
@@ -162,7 +164,7 @@ class Gate:
                         exchange.refusal = outcome.reason
                         return sign_in.redirect
                     # A browser that is challenged in answer to a script's call asks for a password by itself.
-                    scope["challenge"] = not _by_a_script(scope)
+                    scope["challenge"] = sign_in.passwords and not _by_a_script(scope)
                     outcome = replace(outcome, message=f"{outcome.message} {sign_in.hint}")
                 raise _refused(outcome)
             identity = outcome
