@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import time
+import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_provider import CLIENT_ID, SUBJECT, Provider, b64
-from sign_in_service import Browser, SignInService
+from sign_in_service import Browser, SignInService, serving, settings_for
 
 
 def refused(browser: Browser, service: SignInService, why: str = "", reason: str = "bad_token") -> None:
@@ -147,8 +149,6 @@ def test_a_flood_of_unknown_keys_does_not_become_a_flood_of_fetches(
 def test_a_symmetric_or_short_key_in_the_key_set_is_never_used(
     provider: Provider, tmp_path: Any, browser: Browser
 ) -> None:
-    from sign_in_service import serving, settings_for
-
     secret = {"kty": "oct", "kid": "rsa-1", "k": b64(b"x" * 32), "alg": "RS256"}
     short = {"kty": "RSA", "kid": "rsa-1", "n": b64(b"\xff" * 64), "e": "AQAB"}
     provider.habits(jwks={"keys": [secret, short, {"kty": "RSA", "kid": "rsa-1"}, "rsa-1", None]})
@@ -411,3 +411,19 @@ def test_a_number_without_end_is_refused_and_not_a_crash(
 ) -> None:
     provider.habits(claims={"iat": int("9" * 400)})
     refused(browser, service)
+
+
+@pytest.mark.parametrize("kid", ["rsa-1", None])
+def test_a_key_that_may_be_one_of_two(
+    provider: Provider, tmp_path: Path, browser: Browser, kid: str | None
+) -> None:
+    """Whoever gets a second key of that name into the set must not have a token tried against both."""
+    with urllib.request.urlopen(f"{provider.issuer}/keys", timeout=10) as answer:
+        real = json.load(answer)["keys"][0]
+    other = real | {"n": real["n"][:-4] + "AAAB"}
+    provider.habits(jwks={"keys": [real, other]}, header={"kid": kid})
+    with serving(settings_for(provider.issuer, tmp_path)) as fresh:
+        refused(browser, fresh)
+    provider.habits(jwks={"keys": [real]}, header={"kid": kid})
+    with serving(settings_for(provider.issuer, tmp_path)) as fresh:
+        assert browser.sign_in(fresh).status == 303
