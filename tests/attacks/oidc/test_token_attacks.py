@@ -420,7 +420,7 @@ def test_a_key_that_may_be_one_of_two(
     """Whoever gets a second key of that name into the set must not have a token tried against both."""
     with urllib.request.urlopen(f"{provider.issuer}/keys", timeout=10) as answer:
         real = json.load(answer)["keys"][0]
-    other = real | {"n": real["n"][:-4] + "AAAB"}
+    other = real | {"n": real["n"][:10] + "AAAA" + real["n"][14:]}
     provider.habits(jwks={"keys": [real, other]}, header={"kid": kid})
     with serving(settings_for(provider.issuer, tmp_path)) as fresh:
         refused(browser, fresh)
