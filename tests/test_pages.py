@@ -239,7 +239,7 @@ def test_no_answer_of_ours_is_kept_framed_or_taken_for_something_else(
 def assert_closed(answer: http.client.HTTPResponse) -> None:
     assert answer.getheader("cache-control") == "no-store"
     assert answer.getheader("x-content-type-options") == "nosniff"
-    assert answer.getheader("referrer-policy") == "no-referrer"
+    assert answer.getheader("referrer-policy") == "same-origin"
     assert answer.getheader("x-frame-options") == "DENY"
     assert answer.getheader("cross-origin-opener-policy") == "same-origin"
     assert answer.getheader("cross-origin-resource-policy") == "same-origin"

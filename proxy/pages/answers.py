@@ -26,7 +26,8 @@ def head(content_type: str, length: int, policy: str = CLOSED_POLICY) -> list[tu
         (b"content-length", b"%d" % length),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
-        (b"referrer-policy", b"no-referrer"),
+        # Not no-referrer: a form of ours would then say `Origin: null`, as another site's page may (Fetch, 3.2).
+        (b"referrer-policy", b"same-origin"),
         (b"content-security-policy", policy.encode("ascii")),
         (b"x-frame-options", b"DENY"),
         (b"cross-origin-opener-policy", b"same-origin"),
