@@ -23,7 +23,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     ):
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = f"{why}: no test may be skipped where CI={os.environ['CI']} (tests/conftest.py)"
+        report.longrepr = f"{why}: no test may be skipped where CI={os.environ['CI']} (tests/programs.py)"
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service of somebody who has set nothing, but for the port."""
     with running(tmp_path_factory.mktemp("it's fresh"), own_password=False, jobs=True) as service:
         yield service
+    shutil.rmtree(service.data / "artifacts")  # pytest keeps the rest for a look
 
 
 def printed_lines(service: Service) -> str:
