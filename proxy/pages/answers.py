@@ -26,7 +26,7 @@ def head(content_type: str, length: int, policy: str = CLOSED_POLICY) -> list[tu
         (b"content-length", b"%d" % length),
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
-        # Not no-referrer: a form of ours would then say `Origin: null`, as another site's page may (Fetch, 3.2).
+        # Not no-referrer: a form of ours would then say `Origin: null`, as another site's page may.
         (b"referrer-policy", b"same-origin"),
         (b"content-security-policy", policy.encode("ascii")),
         (b"x-frame-options", b"DENY"),
