@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import requests
-from service import PASSWORD, USER, Service, running, start
+from service import PASSWORD, USER, Service, free_port, running, start
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
 
@@ -138,3 +140,39 @@ def test_plain_http_behind_a_terminator(tmp_path: Path) -> None:
         assert other.status_code == 403
         assert session.get(base + SEARCH, timeout=10).status_code == 404
         assert session.get(base + "/livez", timeout=10).status_code == 200
+
+
+def test_metrics_have_an_address_of_their_own_if_asked(tmp_path: Path) -> None:
+    port = free_port()
+    with running(tmp_path, ready=False, PROXY_METRICS_ADDRESS=f"127.0.0.1:{port}") as service:
+        base = f"http://127.0.0.1:{port}"
+        answer = requests.get(f"{base}/metrics", timeout=10)
+        assert answer.status_code == 200
+        assert "mlflow_proxy_build_info{" in answer.text
+        for path in ("/", SEARCH, "/health"):
+            assert requests.get(base + path, timeout=10).status_code == 404
+        assert service.anonymous().get(service.url + "/metrics", timeout=10).status_code == 401
+
+
+DOWNLOAD = """
+import mlflow, pathlib, tempfile
+with mlflow.start_run() as run:
+    mlflow.log_text("told to go elsewhere", "note.txt")
+fetched = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="note.txt")
+print(pathlib.Path(fetched).read_text())
+"""
+
+
+def test_a_client_that_is_told_to_fetch_directly_falls_back_to_us(service: Service, tmp_path: Path) -> None:
+    environment = service.client_environment() | {"MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "true"}
+    done = subprocess.run(
+        [sys.executable, "-c", DOWNLOAD],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.rstrip().endswith("told to go elsewhere"), done.stderr
+    assert any(line["refusal"] == "not_served" and line["status"] == 501 for line in service.access_log())

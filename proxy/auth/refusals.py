@@ -9,8 +9,10 @@ WHAT_TO_SET = (
     "browser asks for it."
 )
 NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
+WRONG_HERE = "The user name or password is wrong."
+"""For a person who has typed them into a form of ours."""
 WRONG = (
-    "The user name or password is wrong. Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
+    f"{WRONG_HERE} Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
     "the administrator of this server can set a new password."
 )
 BAD_BEARER = (

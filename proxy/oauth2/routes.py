@@ -11,6 +11,7 @@ import orjson
 
 from proxy.auth import Refusal, admission
 from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
+from proxy.auth.refusals import WRONG_HERE
 from proxy.auth.session import PASSWORD_ISSUER
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
@@ -134,9 +135,10 @@ class _Pages:
         if isinstance(outcome, Refusal):
             status = 429 if outcome.reason == "locked_out" else 403
             exchange.refusal = outcome.reason
+            message = WRONG_HERE if outcome.reason == "unauthenticated" else outcome.message
             wait = [] if outcome.retry_after is None else [(b"retry-after", b"%d" % outcome.retry_after)]
             await sign_in.sign_in(
-                scope, send, self._ways, rd, status=status, message=outcome.message, user=name, headers=wait
+                scope, send, self._ways, rd, status=status, message=message, user=name, headers=wait
             )
             return
         user = outcome.user
