@@ -27,10 +27,17 @@ class Authentication(Protocol):
     async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
 
 
+class Sessions(Authentication, Protocol):
+    """People's sessions, by the Cookie header."""
+
+    def knew(self, cookie: bytes | None) -> bool:
+        """Whether it is a session's of ours, be that over or not."""
+
+
 class SignIn(NamedTuple):
     """People's sessions, and what a browser without one is answered."""
 
-    sessions: Authentication
+    sessions: Sessions
     """Asked with the Cookie header, where no Authorization came."""
     redirect: App
     hint: str
@@ -112,13 +119,13 @@ class Gate:
                 authorization = for_mlflow
         if operation.access is not Access.OPEN:
             if self._sign_in is not None and authorization is None and not exchange.internal:
-                asked = await self._by_session(self._sign_in, scope, exchange, cookie)
+                asked = await self._by_session(self._sign_in, scope, exchange, operation, cookie)
                 if asked is not None:
                     await asked(scope, receive, send)
                     return
             else:
                 exchange.identity = await self._by_credential(exchange, authorization)
-            self._authorize(exchange, operation)
+                self._authorize(exchange, operation)
         app = page.app if page is not None else self._answers.get(operation.name, self._forward)
         await app(scope, receive, send)
 
@@ -152,14 +159,23 @@ class Gate:
             raise Refused(403, f"The request is refused: {why}.", reason="cross_origin")
 
     async def _by_session(
-        self, sign_in: SignIn, scope: Scope, exchange: Exchange, cookie: bytes | None
+        self,
+        sign_in: SignIn,
+        scope: Scope,
+        exchange: Exchange,
+        operation: Operation,
+        cookie: bytes | None,
     ) -> App | None:
-        """Say whose session it is; where there is none, what shows a browser that navigates the way in."""
+        """Let the request through by its session, or return what answers it instead."""
         identity = sign_in.sessions.recall(cookie, exchange)
         if identity is None:
             outcome = await sign_in.sessions.verify(cookie, exchange)
             if isinstance(outcome, Refusal):
                 if outcome.reason == "unauthenticated":
+                    if _ui_file(exchange) and sign_in.sessions.knew(cookie):
+                        # A page that stays open loads its parts as they are needed: without them it breaks
+                        # before it can offer to sign in again. They are MLflow's, and hold nobody's data.
+                        return self._forward
                     if is_navigation(scope):
                         exchange.refusal = outcome.reason
                         return sign_in.redirect
@@ -169,6 +185,7 @@ class Gate:
                 raise _refused(outcome)
             identity = outcome
         exchange.identity = identity
+        self._authorize(exchange, operation)
         return None
 
     async def _by_credential(self, exchange: Exchange, authorization: bytes | None) -> Identity:
@@ -211,6 +228,10 @@ class Gate:
         scope["raw_path"] = path.encoded
         exchange.operation = operation_of(exchange.method, path.decoded)
         return exchange.operation
+
+
+def _ui_file(exchange: Exchange) -> bool:
+    return exchange.method in ("GET", "HEAD") and exchange.path.startswith("/static-files/")
 
 
 def _by_a_script(scope: Scope) -> bool:

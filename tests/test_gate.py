@@ -51,7 +51,9 @@ def through(
         return noted
 
     async def go() -> None:
-        pages = {path: Page(OWN[path[1:]], app(path)) for path in ("/livez", "/readyz", "/metrics")}
+        pages = {
+            path: Page(OWN[path[1:]], app(path), anywhere=True) for path in ("/livez", "/readyz", "/metrics")
+        }
         gate = Gate(
             pages,
             {"current-user": app("current-user")},

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,19 @@ def service(store: ObjectStore, host: Elsewhere, tmp_path: Path) -> Iterator[Ser
     port = str(free_port())
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with running(
-        tmp_path / "service",
-        MLFLOW_HOST="0.0.0.0",
-        MLFLOW_PORT=port,
-        PROXY_PUBLIC_URL=f"https://{host.ours}:{port}",
-        MLFLOW_DEFAULT_ARTIFACT_ROOT=store.root,
-        TMPDIR=str(scratch),
-        **store.settings(),
-    ) as service:
+    with (
+        tempfile.TemporaryDirectory(prefix="mp-") as sockets,
+        running(
+            tmp_path / "service",
+            MLFLOW_HOST="0.0.0.0",
+            MLFLOW_PORT=port,
+            PROXY_PUBLIC_URL=f"https://{host.ours}:{port}",
+            MLFLOW_DEFAULT_ARTIFACT_ROOT=store.root,
+            TMPDIR=str(scratch),
+            PROXY_RUNTIME_DIR=sockets,  # pytest's own paths are longer than a socket's may be
+            **store.settings(),
+        ) as service,
+    ):
         yield service
 
 

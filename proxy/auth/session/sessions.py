@@ -104,6 +104,10 @@ class Sessions:
         self._observe("session", "remembered")
         return session.identity
 
+    def knew(self, cookie: bytes | None) -> bool:
+        """Whether that Cookie header has a cookie which we made, be its session over or not."""
+        return self._id_in(cookie) is not None
+
     async def verify(self, cookie: bytes | None, exchange: Exchange) -> Identity | Refusal:
         """Check a cookie: its signature, then its session in the database, then, where that is due, the
         groups with the provider. A client that leaves disturbs nobody who waits for the same.
