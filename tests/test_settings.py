@@ -607,6 +607,42 @@ def test_a_misspelt_mlflow_variable_is_warned_of(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MLFLOW_UI_OAUTH_ISSUER", "MLFLOW_UI_OAUTH_ISSUER_URL"),
+        ("MLFLOW_UI_OAUTH_CLIENTID", "MLFLOW_UI_OAUTH_CLIENT_ID"),
+        ("MLFLOW_UI_OAUTH_CLIENT_SECRT", "MLFLOW_UI_OAUTH_CLIENT_SECRET"),
+        ("MLFLOW_UI_OAUTH_CLIENT_SECRT_FILE", "MLFLOW_UI_OAUTH_CLIENT_SECRET_FILE"),
+    ],
+)
+def test_a_misspelt_setting_of_the_identity_provider_is_refused(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    line = problem(tmp_path, {name: SECRET})
+    assert line == f"{name} (environment): there is no such setting; did you mean {meant}?"
+
+
+def test_a_misspelt_name_of_the_user_or_the_password_is_warned_of(tmp_path: Path) -> None:
+    for name, meant in (
+        ("MLFLOW_TRACKING_USER", "MLFLOW_TRACKING_USERNAME"),
+        ("MLFLOW_TRACKING_PASSWD", "MLFLOW_TRACKING_PASSWORD"),
+        ("MLFLOW_TRACKING_PASWORD_FILE", "MLFLOW_TRACKING_PASSWORD_FILE"),
+    ):
+        (warning,) = read(tmp_path, {name: SECRET}).warnings
+        assert warning == f"{name} (environment): is not read; did you mean {meant}?"
+
+
+def test_settings_of_mlflows_client_are_no_misspelt_ones(tmp_path: Path) -> None:
+    for name in ("URI", "TOKEN", "AUTH", "INSECURE_TLS", "SERVER_CERT_PATH", "CLIENT_CERT_PATH", "AWS_SIGV4"):
+        assert read(tmp_path, {f"MLFLOW_TRACKING_{name}": "x"}).warnings == ()
+
+
+def test_an_env_file_that_cannot_be_read_is_told_with_what_named_it(tmp_path: Path) -> None:
+    line = problem(tmp_path, PROXY_ENV_FILE="/nope.env")
+    assert line == "PROXY_ENV_FILE (environment): /nope.env can't be read: No such file or directory"
+
+
 def test_what_kubernetes_sets_for_a_service_is_no_setting(tmp_path: Path) -> None:
     links: dict[str, str] = {}
     for service in ("MLFLOW", "PROXY", "PROXY_METRICS"):

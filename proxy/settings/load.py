@@ -17,7 +17,7 @@ from proxy.settings.database import absolute, driver_uri, names_database
 from proxy.settings.fields import Settings
 from proxy.settings.sign_in import sign_in_warnings
 from proxy.settings.sources import Problems, Read, Source, named_files, read_env_file, read_yaml
-from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest
+from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest, nearest_of_the_user
 
 # Further databases of MLflow's, which need their driver named as the main one does.
 _OTHER_DATABASES = (
@@ -104,7 +104,8 @@ def _read_all(
     named = _first("PROXY_ENV_FILE", reads)
     path = directory / (named or "mlflow.env")
     if named or path.exists():
-        env_file = read_env_file(path, named or "mlflow.env", problems)
+        where = next((read.origin for read in reads if read.texts.get("PROXY_ENV_FILE", "").strip()), "")
+        env_file = read_env_file(path, named or "mlflow.env", problems, named_in=where)
         if env_file.texts.pop("PROXY_ENV_FILE", ""):
             problems.add(
                 "PROXY_ENV_FILE", env_file.origin, "names this file: set it in the environment instead"
@@ -145,7 +146,7 @@ def _check_names(read: Read, problems: Problems) -> None:
             problems.add(name, read.origin, f"refused: {reason}")
         elif name in KNOWN or name in FILE_NAMES or name in names.REFUSED_VARIABLES:
             continue
-        elif name.startswith("PROXY_"):
+        elif name.startswith(names.OUR_PREFIXES):
             problems.add(name, read.origin, f"there is no such setting{_suggestion(name)}")
         elif name.upper() in KNOWN and name.upper() != name:
             problems.add(name, read.origin, f"names are in capitals: write {name.upper()}")
@@ -165,7 +166,9 @@ def _suggestion(name: str) -> str:
 
 
 def _misspelt(name: str) -> str | None:
-    """What an MLFLOW_* name that goes to MLflow unread was probably meant to be."""
+    """What an MLFLOW_* name that nothing of ours reads was probably meant to be."""
+    if name.startswith("MLFLOW_TRACKING_"):
+        return nearest_of_the_user(name)
     if (
         not name.startswith("MLFLOW_")
         or not names.may_reach_mlflow(name)
@@ -245,7 +248,8 @@ def _warnings(
     for read in reads:
         for name in read.texts:
             if close := _misspelt(name):
-                warnings.add(name, read.origin, f"goes to MLflow unread; did you mean {close}?")
+                unread = "goes to MLflow unread" if names.may_reach_mlflow(name) else "is not read"
+                warnings.add(name, read.origin, f"{unread}; did you mean {close}?")
     for name in sorted(names.service_links(environ) & KNOWN.keys()):
         warnings.add(
             name,

@@ -109,6 +109,9 @@ FILE_PASSTHROUGH = frozenset(
 """Variables that go to MLflow and that NAME_FILE may give. A closed list: many programs have real variables
 that end in _FILE (AWS_WEB_IDENTITY_TOKEN_FILE, AZURE_FEDERATED_TOKEN_FILE), which must arrive as they are."""
 
+OUR_PREFIXES = ("PROXY_", "MLFLOW_UI_OAUTH_")
+"""What begins like this is a setting of ours or a mistake."""
+
 YAML_PREFIXES = ("MLFLOW_", "AWS_", "AZURE_", "GOOGLE_")
 """What the ``mlflow`` section may hold for MLflow, besides FILE_PASSTHROUGH."""
 

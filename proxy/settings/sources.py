@@ -86,13 +86,16 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text") from None
 
 
-def read_env_file(path: Path, origin: str, problems: Problems) -> Read:
-    """python-dotenv's format, and nothing filled in for ``$``: a password may hold one."""
+def read_env_file(path: Path, origin: str, problems: Problems, *, named_in: str = "") -> Read:
+    """python-dotenv's format, and nothing filled in for ``$``: a password may hold one.
+
+    ``named_in`` is where PROXY_ENV_FILE names it, if that does.
+    """
     read = Read(origin)
     try:
         text = read_text(path)
     except ValueError as error:
-        problems.add("", origin, str(error))
+        problems.add("PROXY_ENV_FILE" if named_in else "", named_in or origin, str(error))
         return read
     for binding in parse_stream(io.StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from proxy.identity import Role
 from proxy.settings.fields import Settings
-from proxy.settings.names import FILE_PASSTHROUGH
+from proxy.settings.names import FILE_PASSTHROUGH, OUR_PREFIXES
 from proxy.settings.values import size_text
 
 
@@ -152,7 +152,21 @@ def nearest(name: str, *, cutoff: float = 0.6) -> str | None:
     """The known name that ``name`` is most likely meant to be."""
     # A name whose end was forgotten looks more like a short other one than like itself.
     longer = [known for known in KNOWN if known.startswith(f"{name}_")]
-    if name.startswith("PROXY_") and len(longer) == 1:
+    if name.startswith(OUR_PREFIXES) and len(longer) == 1:
         return longer[0]
     candidates = [*KNOWN, *FILE_NAMES] if name.endswith("_FILE") else list(KNOWN)
     return next(iter(difflib.get_close_matches(name, candidates, 1, cutoff)), None)
+
+
+def nearest_of_the_user(name: str) -> str | None:
+    """What an unknown MLFLOW_TRACKING_* name is most likely meant to be: the user's name or password, or
+    None, as most others are settings of MLflow's client and none of ours.
+    """
+    if name in KNOWN or name in FILE_NAMES:
+        return None
+    prefix = "MLFLOW_TRACKING_"
+    end = "_FILE" if name.endswith("_FILE") else ""
+    # Without what they have in common, or every name with this beginning would be near.
+    rest = name.removeprefix(prefix).removesuffix(end)
+    close = difflib.get_close_matches(rest, ("USERNAME", "PASSWORD"), 1)
+    return f"{prefix}{close[0]}{end}" if close else None
