@@ -669,6 +669,36 @@ def test_a_tcp_address_for_a_port_is_explained(tmp_path: Path) -> None:
     assert "enableServiceLinks: false" in problem(tmp_path, MLFLOW_PORT="tcp://10.0.0.1:80")
 
 
+# ---- Listening ----
+
+
+def test_a_public_url_without_tls_on_a_port_with_tls_is_refused(tmp_path: Path) -> None:
+    line = problem(tmp_path, PROXY_PUBLIC_URL="http://mlflow.example.com:8443")
+    assert line.startswith("PROXY_PUBLIC_URL (environment): is http:// with MLFLOW_PORT, 8443")
+    assert "MLFLOW_PORT, 80," in problem(tmp_path, PROXY_PUBLIC_URL="http://m.example.com", MLFLOW_PORT="80")
+    (warning,) = read(tmp_path, PROXY_PUBLIC_URL="http://mlflow.example.com").warnings
+    assert "speaks TLS alone" in warning
+    for url in ("http://mlflow.example.com:8443", "http://mlflow.example.com"):
+        assert read(tmp_path, PROXY_PUBLIC_URL=url, PROXY_TLS="off").warnings == ()
+    assert read(tmp_path, PROXY_PUBLIC_URL="https://mlflow.example.com:8443").warnings == ()
+
+
+def test_passwords_in_clear_are_warned_of(tmp_path: Path) -> None:
+    off = {"PROXY_TLS": "off", "PROXY_PUBLIC_URL": "https://mlflow.example.com"}
+    (warning,) = read(tmp_path, off, MLFLOW_HOST="0.0.0.0").warnings
+    assert warning.startswith("PROXY_TLS (environment): is off and MLFLOW_HOST is 0.0.0.0, so passwords")
+    assert read(tmp_path, off, MLFLOW_HOST="::1").warnings == ()
+    assert read(tmp_path, off, MLFLOW_HOST="0.0.0.0", PROXY_TRUSTED_PROXIES="10.0.0.7").warnings == ()
+
+
+def test_a_service_for_other_machines_wants_to_know_its_name(tmp_path: Path) -> None:
+    (warning,) = read(tmp_path, MLFLOW_HOST="0.0.0.0").warnings
+    assert warning.startswith("MLFLOW_HOST (environment): is 0.0.0.0, and host names other than loopback's")
+    assert "421" in warning
+    for more in ({"PROXY_PUBLIC_URL": "https://m.example.com"}, {"PROXY_ALLOWED_HOSTS": "m.example.com"}):
+        assert read(tmp_path, more, MLFLOW_HOST="0.0.0.0").warnings == ()
+
+
 # ---- Databases ----
 
 

@@ -22,6 +22,8 @@ GITHUB = {
     "PROXY_OAUTH_USERINFO_URL": "https://api.github.com/user",
 }
 
+ALLOWED = {"PROXY_ALLOWED_EMAILS": "ada@example.com"}
+
 
 def read(directory: Path, *given: dict[str, str], **more: str) -> Loaded:
     return load({}, {name: text for each in (*given, more) for name, text in each.items()}, directory)
@@ -151,8 +153,28 @@ def test_what_lets_nobody_do_anything_is_said_at_start(tmp_path: Path) -> None:
     assert read(tmp_path, PROVIDER, PROXY_DEFAULT_ROLE="viewer").warnings == ()
     assert read(tmp_path, PROVIDER, PROXY_ROLE_EDITOR_GROUPS="x").warnings == ()
     given = PROVIDER | {"PROXY_DEFAULT_ROLE": "viewer", "PROXY_PUBLIC_URL": "http://mlflow.example.com"}
-    (warning,) = read(tmp_path, given).warnings
+    (warning,) = read(tmp_path, given, PROXY_TLS="off").warnings
     assert "take over sessions" in warning
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PROXY_ALLOWED_EMAIL_DOMAINS", "example.com"),
+        ("PROXY_ALLOWED_EMAILS", "ada@example.com"),
+        ("PROXY_ALLOWED_GROUPS", "x"),
+        ("PROXY_ROLE_VIEWER_GROUPS", "x"),
+        ("PROXY_ROLE_EDITOR_GROUPS", "x"),
+        ("PROXY_ROLE_ADMIN_GROUPS", "x"),
+        ("PROXY_DEFAULT_ROLE", "viewer"),
+    ],
+)
+def test_who_gets_in_without_an_identity_provider_is_said_to_have_no_effect(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    (warning,) = read(tmp_path, {name: value}).warnings
+    assert warning.startswith(f"{name} (environment): has no effect")
+    assert read(tmp_path, GITHUB, {name: value, "PROXY_DEFAULT_ROLE": "viewer"}, ALLOWED).warnings == ()
 
 
 def test_the_database_is_a_file_of_ours_unless_set(tmp_path: Path) -> None:

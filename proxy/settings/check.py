@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from proxy.settings.database import check_artifact_root, driver_uri
 from proxy.settings.fields import Settings
+from proxy.settings.listening import check_listening
 from proxy.settings.names import refused_mlflow_option
 from proxy.settings.sign_in import check_sign_in_texts, check_sign_in_values
 from proxy.settings.sources import Problems
@@ -78,19 +79,10 @@ def _check_readable(name: str, path: str, origin: str, may_be_absent: bool, prob
 
 def check_values(settings: Settings, origin: Mapping[str, str], problems: Problems) -> None:
     """What depends on values that are each good by themselves."""
+    check_listening(settings, origin, problems)
     check_sign_in_values(settings, origin, problems)
     if refused := refused_mlflow_option(settings.mlflow_args):
         problems.add("PROXY_MLFLOW_ARGS", origin.get("PROXY_MLFLOW_ARGS", "default"), refused)
     if settings.body_limit > settings.buffer_bytes:
         name = "PROXY_BODY_LIMIT" if "PROXY_BODY_LIMIT" in origin else "PROXY_BUFFER_BYTES"
         problems.add(name, origin.get(name, "default"), "PROXY_BODY_LIMIT may be at most PROXY_BUFFER_BYTES")
-    if (
-        settings.metrics_address
-        and settings.metrics_address == (settings.host, settings.port)
-        and settings.port
-    ):
-        problems.add(
-            "PROXY_METRICS_ADDRESS",
-            origin.get("PROXY_METRICS_ADDRESS", "default"),
-            "is the address of the service itself (MLFLOW_HOST, MLFLOW_PORT): take another port",
-        )

@@ -15,6 +15,7 @@ from proxy.settings import names
 from proxy.settings.check import check_texts, check_values
 from proxy.settings.database import absolute, driver_uri, names_database
 from proxy.settings.fields import Settings
+from proxy.settings.listening import listening_warnings
 from proxy.settings.sign_in import sign_in_warnings
 from proxy.settings.sources import Problems, Read, Source, named_files, read_env_file, read_yaml
 from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest, nearest_of_the_user
@@ -243,7 +244,7 @@ def _warnings(
     reads: Sequence[Read], environ: Mapping[str, str], settings: Settings, origin: Mapping[str, str]
 ) -> tuple[str, ...]:
     warnings = Problems()
-    for name, what in sign_in_warnings(settings):
+    for name, what in (*listening_warnings(settings), *sign_in_warnings(settings)):
         warnings.add(name, origin.get(name, "default"), what)
     for read in reads:
         for name in read.texts:

@@ -155,6 +155,24 @@ def sign_in_warnings(settings: Settings) -> list[tuple[str, str]]:
                 found.append(
                     ("PROXY_PUBLIC_URL", "is http://, so whoever is on the way can take over sessions")
                 )
+    else:
+        for name, value in (
+            ("PROXY_ALLOWED_EMAIL_DOMAINS", settings.allowed_email_domains),
+            ("PROXY_ALLOWED_EMAILS", settings.allowed_emails),
+            ("PROXY_ALLOWED_GROUPS", settings.allowed_groups),
+            ("PROXY_ROLE_VIEWER_GROUPS", settings.viewer_groups),
+            ("PROXY_ROLE_EDITOR_GROUPS", settings.editor_groups),
+            ("PROXY_ROLE_ADMIN_GROUPS", settings.admin_groups),
+            ("PROXY_DEFAULT_ROLE", settings.default_role),
+        ):
+            if value:
+                found.append(
+                    (
+                        name,
+                        "has no effect: it is about people who sign in with an identity provider, and none "
+                        "is set (MLFLOW_UI_OAUTH_ISSUER_URL)",
+                    )
+                )
     if settings.database_url is not None and settings.cookie_secret is None:
         url = settings.database_url.get_secret_value()
         if not re.match(r"sqlite\b", url, re.IGNORECASE):
