@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from proxy import certificates, data_dir, first_start
@@ -12,6 +13,8 @@ from proxy.settings import Loaded, database_uri
 
 def check(loaded: Loaded) -> None:
     """Raise UserError with a line for each thing that would stop the start; change nothing."""
+    # What the start would log, such as an expired certificate; no log is set up here.
+    logging.basicConfig(format="mlflow-proxy: warning: %(message)s")
     settings = loaded.settings
     problems: list[str] = []
     looks: list[Callable[[], object]] = [lambda: database_uri(settings)]

@@ -12,8 +12,9 @@ import click
 from proxy import __version__
 from proxy.auth import passwords, users
 from proxy.errors import UserError
+from proxy.first_start import DEFAULT_USER
 from proxy.identity import Role
-from proxy.settings import Loaded, load, options, table
+from proxy.settings import Loaded, Settings, load, options, table
 
 ROLES = [role.name.lower() for role in Role if role]
 
@@ -96,9 +97,12 @@ _stdin_option = click.option(
 @_file_option
 def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
     """Add a user; the password is asked for."""
-    path = _users_file(given)
+    settings = _load(given, may_be_absent=("PROXY_USERS_FILE",)).settings
+    path = _path_of(settings)
     _say(users.add(path, name, _new_password(name, stdin), Role.parse(role)))
     click.echo(f"{name} was added to {path} as {role}.")
+    if name == (settings.username or DEFAULT_USER):
+        _say([_first_user_note(name, role, generated=settings.password is None)])
 
 
 @users_group.command("remove")
@@ -161,10 +165,25 @@ def sessions_end(which: str, **given: str | None) -> None:
 
 
 def _users_file(given: dict[str, str | None]) -> Path:
-    path = _load(given, may_be_absent=("PROXY_USERS_FILE",)).settings.users_file
-    if path is None:
+    return _path_of(_load(given, may_be_absent=("PROXY_USERS_FILE",)).settings)
+
+
+def _path_of(settings: Settings) -> Path:
+    if settings.users_file is None:
         raise UserError("PROXY_USERS_FILE is not set; name the file there, or with --users-file")
-    return path
+    return settings.users_file
+
+
+def _first_user_note(name: str, role: str, *, generated: bool) -> str:
+    if generated:
+        return (
+            f"note: this line takes the place of the user {name} whose password was generated: "
+            f"{name} has the password given now and is {role}"
+        )
+    return (
+        f"note: {name} is the user of MLFLOW_TRACKING_PASSWORD too, and a start with both is refused: "
+        "unset MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or remove this line"
+    )
 
 
 def _new_password(name: str, stdin: bool) -> str:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from proxy.cli import main
 from proxy.errors import UserError
 from proxy.identity import Role
 from proxy.settings import (
@@ -762,11 +763,45 @@ def test_no_secret_is_shown_by_the_table_or_the_settings(tmp_path: Path) -> None
 def test_the_password_of_a_database_is_masked_however_it_is_written(tmp_path: Path) -> None:
     if find_spec("psycopg") is None:
         pytest.skip("needs psycopg, which scripts/test installs")
-    for password in (SECRET, f"p@{SECRET}", f"a/{SECRET}", f"{SECRET}#x?", f"{SECRET}:{SECRET}"):
+    for password in (SECRET, f"p%40{SECRET}", f"a%2F{SECRET}", f"{SECRET}#x?", f"{SECRET}:{SECRET}"):
         uri = f"postgresql://u:{password}@h:5432/d?sslmode=require&sslpassword={SECRET}"
         loaded = read(tmp_path, MLFLOW_BACKEND_STORE_URI=uri)
         assert "postgresql://u:***@h:5432/d?sslmode=require&sslpassword=***" in table(loaded)
         assert SECRET not in table(loaded)
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_BACKEND_STORE_URI", "PROXY_DATABASE_URL"])
+@pytest.mark.parametrize(
+    "password",
+    [f"p@{SECRET}", f"{SECRET}@", f"a/{SECRET}", "s3c/r@et", f"a@b/{SECRET}@{SECRET}", "a/b?c@d/e"],
+)
+def test_a_password_of_a_database_that_is_not_percent_encoded_is_refused(
+    tmp_path: Path, name: str, password: str
+) -> None:
+    line = problem(tmp_path, {name: f"postgresql://u:{password}@127.0.0.1/db"})
+    assert line.startswith(f"{name} (environment): ")
+    assert line.endswith("percent-encode @ as %40 and / as %2F in the password")
+    assert password not in line
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "h/d",
+        "u@h/d",
+        "u@server:p@h/d",
+        "h:5432/d",
+        "u:p@h/my@db",
+        "u:p@[::1]:5432/d?options=a@b/c",
+        "u:p@/d?host=/run/x",
+    ],
+)
+def test_other_at_signs_in_a_database_uri_are_left_alone(tmp_path: Path, rest: str) -> None:
+    if find_spec("psycopg") is None:
+        pytest.skip("needs psycopg, which scripts/test installs")
+    loaded = read(tmp_path, MLFLOW_BACKEND_STORE_URI=f"postgresql://{rest}")
+    assert database_uri(loaded.settings) == f"postgresql+psycopg://{rest}"
 
 
 def test_settings_do_not_change_after_they_were_read(tmp_path: Path) -> None:
@@ -872,3 +907,23 @@ def test_settings_built_directly_read_nothing_but_their_arguments(
 
 def test_the_passthrough_names_are_no_settings_of_ours() -> None:
     assert not FILE_PASSTHROUGH & SETTINGS.keys()
+
+
+def test_a_users_line_in_place_of_the_generated_user_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROXY_USERS_FILE", "users")
+
+    def add(name: str) -> str:
+        given = ["users", "add", name, "--role", "editor", "--stdin"]
+        result = CliRunner().invoke(main, given, input="nine unrelated words of mine\n")
+        assert result.exit_code == 0
+        return result.stderr
+
+    assert add("ann") == ""
+    assert "takes the place of the user admin whose password was generated" in (said := add("admin"))
+    assert "admin has the password given now and is editor" in said
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "words that nobody would guess")
+    assert "MLFLOW_TRACKING_PASSWORD too" in add("bob")

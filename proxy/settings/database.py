@@ -47,6 +47,10 @@ def driver_uri(uri: str) -> str:
         return f"sqlite{'+' + driver if driver else ''}://{rest}"
     if dialect not in _DRIVERS:
         raise ValueError(f"MLflow keeps nothing in {dialect}://: use {_SCHEMES}")
+    if not _password_is_encoded(rest):
+        raise ValueError(
+            "the host can't be told from the password: percent-encode @ as %40 and / as %2F in the password"
+        )
     candidates = [entry for entry in _DRIVERS[dialect] if driver in ("", entry[0])]
     for name, module, _package in candidates:
         if _imports(module):
@@ -54,6 +58,19 @@ def driver_uri(uri: str) -> str:
     if not candidates:
         return f"{dialect}+{driver}://{rest}"  # a driver that we don't know, which was asked for by name
     raise ValueError(f"the driver for {dialect}:// is not installed: pip install '{candidates[0][2]}'")
+
+
+def _password_is_encoded(rest: str) -> bool:
+    """Whether what comes after ``://`` has neither @ nor / in its password, as far as can be seen.
+
+    Split as SQLAlchemy does (engine/url.py: the user name ends at the first colon and may hold @, the
+    password at the first @), so the rest of a password with @ is in the host, or in the path before a slash.
+    """
+    match = re.match(r"[^:/]*:([^@]*)@([^/?]*)([^?]*)", rest, re.DOTALL)
+    if match is None:
+        return True
+    password, host, path = match.groups()
+    return not ("/" in password or "@" in host or re.search(r"@.*/", path, re.DOTALL))
 
 
 def names_database(uri: str) -> bool:
