@@ -29,6 +29,9 @@ from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
 from proxy.watchdog import Watchdog
 
+# For anybody to read: what is wrong where is in the log.
+_USERS_PROBLEM = "the users file has a mistake; its last good content is in force, and the log says more"
+
 
 @dataclass(frozen=True, slots=True)
 class SignInParts:
@@ -105,7 +108,7 @@ def applications(
             OWN["readyz"],
             readyz(
                 mlflow,
-                users=lambda: authenticator.problem,
+                users=lambda: _USERS_PROBLEM if authenticator.problem else None,
                 **({} if sign_in is None else _looks(sign_in)),
             ),
             anywhere=True,

@@ -78,8 +78,8 @@ class Edge:
                     *message["headers"],
                     (b"x-request-id", exchange.request_id.encode("ascii")),
                 ]
-                if exchange.set_cookie is not None and not _shared(message["headers"]):
-                    message["headers"].append((b"set-cookie", exchange.set_cookie))
+                if exchange.identity is not None and exchange.identity.method == "session":
+                    _for_one_person(message["headers"], exchange.set_cookie)
             else:
                 exchange.bytes_out += len(message.get("body", b""))
             await send(message)
@@ -160,9 +160,14 @@ class Edge:
         self._log.write(exchange, query)
 
 
-def _shared(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a cache may keep the answer for others (RFC 9111, section 5.2.2.9): no cookie belongs on it."""
-    return any(name == b"cache-control" and b"public" in value.lower() for name, value in headers)
+def _for_one_person(headers: list[tuple[bytes, bytes]], set_cookie: bytes | None) -> None:
+    """Keep an answer that a cookie asked for out of the caches that others share (RFC 9111, section 5.2.2):
+    they know of Authorization, and not of cookies. What MLflow says is public gets no cookie instead."""
+    said = [value.lower() for name, value in headers if name == b"cache-control"]
+    if not said:
+        headers.append((b"cache-control", b"private"))
+    if set_cookie is not None and not any(b"public" in value for value in said):
+        headers.append((b"set-cookie", set_cookie))
 
 
 async def _answer(scope: Scope, send: Send, exchange: Exchange, refused: Refused) -> None:

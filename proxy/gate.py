@@ -118,6 +118,10 @@ class Gate:
                 scope["provider_key"] = _may_be_a_providers(authorization, for_mlflow)
                 authorization = for_mlflow
         if operation.access is not Access.OPEN:
+            if self._sign_in is not None and not self._sign_in.passwords and not exchange.internal:
+                scope["challenge"] = False
+                if authorization is not None and authorization[:6].lower() == b"basic ":
+                    authorization = None  # a browser may remember one from before; a session counts alone
             if self._sign_in is not None and authorization is None and not exchange.internal:
                 asked = await self._by_session(self._sign_in, scope, exchange, operation, cookie)
                 if asked is not None:
@@ -182,7 +186,7 @@ class Gate:
                     # A browser that is challenged in answer to a script's call asks for a password by itself.
                     scope["challenge"] = sign_in.passwords and not _by_a_script(scope)
                     outcome = replace(outcome, message=f"{outcome.message} {sign_in.hint}")
-                raise _refused(outcome)
+                raise _refused(outcome, exchange)
             identity = outcome
         exchange.identity = identity
         self._authorize(exchange, operation)
@@ -194,7 +198,7 @@ class Gate:
             return identity
         outcome = await self._authentication.verify(authorization, exchange)
         if isinstance(outcome, Refusal):
-            raise _refused(outcome)
+            raise _refused(outcome, exchange)
         return outcome
 
     def _authorize(self, exchange: Exchange, operation: Operation) -> None:
@@ -239,8 +243,11 @@ def _by_a_script(scope: Scope) -> bool:
     return any(name == b"sec-fetch-mode" for name, _ in scope["headers"])
 
 
-def _refused(refusal: Refusal) -> Refused:
+def _refused(refusal: Refusal, exchange: Exchange) -> Refused:
     status = {"locked_out": 429, "no_database": 503}.get(refusal.reason, 401)
+    if status == 429 and exchange.user_agent.startswith("mlflow-python-client/"):
+        # It would sleep for as long as Retry-After says, in silence; a 401 is raised with the message.
+        return Refused(401, refusal.message, reason=refusal.reason)
     return Refused(status, refusal.message, reason=refusal.reason, retry_after=refusal.retry_after)
 
 

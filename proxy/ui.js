@@ -176,7 +176,7 @@
     const before = await user;
     const now = await whoIsIt();
     if (!now || !ended) return;
-    if (before && now !== before) {
+    if (now !== before) {
       // Somebody else: what this page holds and what it was about to send are not theirs.
       location.reload();
       return;

@@ -383,7 +383,7 @@ async def test_what_the_metrics_are_told_is_of_closed_sets(tmp_path: Path) -> No
             b"???",
             b"Bearer \xff",
             f"Bearer {METRICS_TOKEN}".encode(),
-            *[basic("x" * 500, "y")] * 4,
+            *[basic("x" * 100, "y")] * 4,
         ):
             await one.enter(sent)
             await one.enter(sent, internal=True)

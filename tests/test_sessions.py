@@ -534,14 +534,14 @@ def test_the_provider_ends_a_session_and_each_logout_token_counts_once(
         await other.sign_in(first, replace(ADA, raw={"sid": "provider-session-2"}))
         for browser in (one, other):
             assert isinstance(await browser.ask(second), Identity)
-        assert await first.sessions.first_use(f"{ISSUER} jti-1", time.time() + 60)
-        assert not await second.sessions.first_use(f"{ISSUER} jti-1", time.time() + 60)
-        assert await first.sessions.end_for("https://other.example.com", None, "provider-session-1") == 0
-        assert await first.sessions.end_for(ISSUER, None, "provider-session-1") == 1
+        later = time.time() + 60
+        assert await first.sessions.log_out("https://other", None, "provider-session-1", "jti-0", later) == 0
+        assert await first.sessions.log_out(ISSUER, None, "provider-session-1", "jti-1", later) == 1
+        assert await second.sessions.log_out(ISSUER, ADA.subject, None, "jti-1", later) is None
         await second.sessions.look()
         assert is_refused(await one.ask(second))
         assert isinstance(await other.ask(second), Identity)
-        assert await second.sessions.end_for(ISSUER, ADA.subject, None) == 1
+        assert await second.sessions.log_out(ISSUER, ADA.subject, None, "jti-2", later) == 1
         assert is_refused(await other.ask(second))
 
     with replicas(*two()) as (first, second):

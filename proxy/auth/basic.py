@@ -53,6 +53,8 @@ def parse(authorization: bytes) -> Basic | Bearer | Malformed:
         return Malformed("The Basic credential is not UTF-8 (RFC 7617, charset UTF-8).")
     if not user:
         return Malformed("The user name is empty.")
+    if len(user) > LONGEST_NAME:
+        return Malformed(f"The user name is longer than {LONGEST_NAME} characters.")
     if any(ord(character) < 32 or ord(character) == 127 for character in user):
         return Malformed("The user name holds a control character.")
     return Basic(user, password)

@@ -238,7 +238,9 @@ class MlflowServer:
             if stop.done():
                 self._state = "MLflow is being stopped"
                 return None
-            return current.over.result() if current.over.done() else serve.result()
+            over = current.over.result() if current.over.done() else serve.result()
+            self._state = over.text
+            return over
         finally:
             for task in (stop, serve):
                 task.cancel()

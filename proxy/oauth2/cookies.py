@@ -14,6 +14,8 @@ ROUNDS = 3
 """Sign-ins one right after the other that let nobody through, before it is called a loop."""
 ROUND_SECONDS = 30
 _LONGEST = 4096
+# Characters of all of them: a server before us may take no more than 8 KiB of a header.
+_TOGETHER = 6000
 
 SetCookie = tuple[bytes, bytes]
 
@@ -29,9 +31,14 @@ class Cookies:
     def begun(self, scope: Scope, state: str, value: str) -> list[SetCookie]:
         """Keep `value` for the answer that will bear `state`."""
         prefix = f"{self._name}_s"
-        old = list(dict.fromkeys(name for name, _ in sent(scope) if name.startswith(prefix)))
+        old = {name: len(text) for name, text in sent(scope) if name.startswith(prefix)}
+        gone = []
         # RFC 6265, 5.4: a browser sends the oldest first.
-        gone = [self._gone(name) for name in old[: max(0, len(old) - AT_ONCE + 1)]]
+        for name in list(old):
+            if len(old) < AT_ONCE and sum(old.values()) + len(value) <= _TOGETHER:
+                break
+            del old[name]
+            gone.append(self._gone(name))
         return [*gone, self._set(self._of(state), value, LIFE)]
 
     def find(self, scope: Scope, state: str) -> str | None:

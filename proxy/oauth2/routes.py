@@ -46,8 +46,11 @@ class Sessions(Protocol):
         self, claims: Claims, tokens: Tokens, exchange: Exchange, *, previous: bytes | None = None
     ) -> bytes: ...
     async def sign_out(self, cookie: bytes | None, exchange: Exchange) -> SignedOut: ...
-    async def end_for(self, issuer: str, subject: str | None, sid: str | None) -> int: ...
-    async def first_use(self, what: str, until: float) -> bool: ...
+    async def verify(self, cookie: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
+    def forget_cookie(self) -> bytes: ...
+    async def log_out(
+        self, issuer: str, subject: str | None, sid: str | None, token: str, until: float
+    ) -> int | None: ...
 
 
 class Passwords(Protocol):
@@ -195,10 +198,19 @@ class _Pages:
         self._site.arrive(scope, "GET", "HEAD", "POST")
         after = f"{self._site.prefix}/oauth2/sign_out"
         if scope["method"] != "POST":
+            if not isinstance(await self._sessions.verify(header(scope), scope["exchange"]), Refusal):
+                # A link does not sign anybody out, or any page could: there is a button on the account page.
+                await go(scope, send, f"{self._site.prefix}/-/account")
+                return
             await sign_in.signed_out(scope, send, f"{self._site.prefix}/oauth2/sign_in")
             return
         self._site.same_origin(scope)
-        out = await self._sessions.sign_out(header(scope), scope["exchange"])
+        try:
+            out = await self._sessions.sign_out(header(scope), scope["exchange"])
+        except Refused as refused:
+            # The session lives on elsewhere for now; this browser forgets it all the same.
+            refused.headers = ((b"set-cookie", self._sessions.forget_cookie()),)
+            raise
         there = None
         if out.id_token is not None and self._provider is not None:
             there = self._provider.end_session_url(out.id_token, self._site.url(scope, "/oauth2/sign_out"))
@@ -220,9 +232,11 @@ class _Pages:
             await answer(scope, send, status, body, JSON)
             return
         until = time.time() + LOGOUT_AGE + 2 * self._settings.clock_skew
-        if not await self._sessions.first_use(f"{logout.issuer} {logout.jti}", until):
+        ended = await self._sessions.log_out(
+            logout.issuer, logout.subject, logout.sid, f"{logout.issuer} {logout.jti}", until
+        )
+        if ended is None:
             raise Refused(400, "This logout token was used before (jti).", reason="sign_in_failed")
-        await self._sessions.end_for(logout.issuer, logout.subject, logout.sid)
         self._observe("oidc", "logout")
         scope["exchange"].status = 200
         await answer(scope, send, 200, b"", TEXT)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from proxy import cross_origin
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
 from proxy.oauth2.redirects import safe_rd
+from proxy.operations import UNKNOWN, Access, operation_of
 from proxy.pages.answers import TEXT, Scope, Send, answer
 
 if TYPE_CHECKING:
@@ -79,7 +81,13 @@ class Site:
         return f"{self.origin(scope)}{self.prefix}{path}"
 
     def rd(self, scope: Scope, asked: str | None) -> str:
-        return safe_rd(asked, self.prefix, self.origin(scope))
+        """The way back, where it leads to a page: one that does something must not be reached by way of us,
+        from where the browser vouches for it (cross_origin.py)."""
+        rd = safe_rd(asked, self.prefix, self.origin(scope))
+        path = unquote(re.split(r"[?#]", rd, maxsplit=1)[0])[len(self.prefix) :]
+        operation = operation_of("GET", path)
+        shows = operation == UNKNOWN or operation.access in (Access.READ, Access.OPEN)
+        return rd if shows else f"{self.prefix}/"
 
     def with_rd(self, path: str, rd: str) -> str:
         """A path of ours that carries a way back."""

@@ -75,7 +75,11 @@ def account(
             return
         identity = identity_of(scope)
         assert identity is not None
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=20)
+        try:
+            asked = scope["query_string"].decode("latin-1")
+            query = parse_qs(asked, keep_blank_values=True, max_num_fields=20)
+        except ValueError:
+            raise Refused(400, "The query can't be read.", reason="bad_request") from None
         admin = identity.role >= Role.ADMIN
         everyone = admin and "everyone" in query
         here, now = current(scope), time.time()

@@ -253,20 +253,29 @@ class Sessions:
         """End a session by its id in lists; False where there is none running. Raises Refused (503)."""
         return bool(await self._end(lambda _: [session_id], by))
 
-    async def end_for(
-        self, issuer: str, subject: str | None, sid: str | None, by: str = "the identity provider"
-    ) -> int:
+    async def log_out(
+        self, issuer: str, subject: str | None, sid: str | None, token: str, until: float
+    ) -> int | None:
         """End what a logout token means (OpenID Connect Back-Channel Logout 1.0, 2.6): the sessions of its
-        ``sid``, and without one all of its subject. Returns how many. Raises Refused (503).
-        """
-        return len(await self._end(lambda db: rows.of_provider(db, issuer, subject, sid), by))
+        ``sid``, and without one all of its subject. Returns how many.
 
-    async def first_use(self, what: str, until: float) -> bool:
-        """Whether something that may be used once (a logout token's issuer and ``jti``) is used for the first
-        time, on any replica; remembered until then, Unix seconds. Raises Refused (503).
+        ``token`` names the logout token, which counts once, on any replica: None where it was used before;
+        that is remembered until then, Unix seconds. One transaction, so that a token whose sessions could not
+        be ended is not used up. Raises Refused (503).
         """
-        digest = hashlib.sha256(what.encode()).hexdigest()
-        return await self._asked(self._store.run(lambda db: rows.first_use(db, digest, until)))
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        now = time.time()
+
+        def once(db: Connection) -> list[str] | None:
+            if not rows.first_use(db, digest, until):
+                return None
+            return rows.end(db, rows.of_provider(db, issuer, subject, sid), now, "the identity provider")
+
+        ended = await self._asked(self._store.run(once))
+        if ended is None:
+            return None
+        self._known.ended(ended)
+        return len(ended)
 
     async def list_for(self, user: str) -> list[SessionInfo]:
         """A person's running sessions, the latest used first. Raises Refused (503)."""
