@@ -99,8 +99,8 @@ class Settings(BaseSettings):
         "PROXY_METRICS_ADDRESS",
         "Listening",
         None,
-        "host:port of a plain HTTP listener that serves /metrics and nothing else, to anybody who reaches "
-        "it. On the main address /metrics needs a credential.",
+        "host:port of a plain HTTP listener that serves /metrics and the probes (/livez, /readyz) and "
+        "nothing else, to anybody who reaches it. On the main address /metrics needs a credential.",
         example="127.0.0.1:9090",
     )
     metrics_token: Annotated[SecretStr | None, read_secret(values.token)] = setting(
