@@ -11,6 +11,28 @@ import service as services
 from programs import SKIPPED_IN_CI
 
 
+# Left out of the quick set as wholes, because their waits and processes add up to most of the time: what one
+# changes there is run by its file's name. Everything of tests/attacks/ is among them.
+SLOW_MODULES = frozenset(
+    {
+        "test_forward.py",
+        "test_hold.py",
+        "test_login_limits.py",
+        "test_mlflow_real.py",
+        "test_mlflow_server.py",
+        "test_oidc.py",
+        "test_sessions.py",
+        "test_traps.py",
+    }
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.name in SLOW_MODULES or "attacks" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """In CI everything is installed, so a test that is skipped there for a missing program has failed."""
