@@ -10,7 +10,6 @@ import pytest
 import service as services
 from programs import SKIPPED_IN_CI
 
-
 # Left out of the quick set as wholes, because their waits and processes add up to most of the time: what one
 # changes there is run by its file's name. Everything of tests/attacks/ is among them.
 SLOW_MODULES = frozenset(
