@@ -100,7 +100,7 @@ class Replica:
         """As the gate does: recall what is known, else verify."""
         exchange = exchange_from()
         identity = self.sessions.recall(cookie, exchange) or await self.sessions.verify(cookie, exchange)
-        if browser is not None and (header := self.sessions.renewed(exchange)) is not None:
+        if browser is not None and (header := exchange.set_cookie) is not None:
             browser.take(header)
         return identity
 

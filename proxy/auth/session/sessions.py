@@ -80,7 +80,7 @@ class Sessions:
 
     def recall(self, cookie: bytes | None, exchange: Exchange) -> Identity | None:
         """The caller, where this very cookie was verified lately; asks nobody. ``cookie`` is the whole Cookie
-        header.
+        header. ``exchange.set_cookie`` is what the answer has to carry, where there is a newer one.
 
         None says nothing about the caller: ask verify() then.
         """
@@ -170,10 +170,6 @@ class Sessions:
         self._writing.discard(task)
         if not task.cancelled() and not isinstance(task.exception(), StoreUnavailable):
             _say_failure(task)  # and without the database, the others learn it with the next cookie
-
-    def renewed(self, exchange: Exchange) -> bytes | None:
-        """The Set-Cookie header that the answer has to carry, where there is a newer cookie than was sent."""
-        return exchange.set_cookie
 
     def _newest(self, session: Known, now: float) -> bytes:
         if not session.set_cookie:
