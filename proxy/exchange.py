@@ -38,6 +38,7 @@ ERRORS = frozenset(
         "client_stalled",  # the client sent or took nothing for too long
         "client_gone",  # the client left before the answer was whole
         "cut_short",  # stopped by our own end
+        "revoked",  # the credential that it came with was revoked while it was under way
         "crashed",  # a defect of ours
     }
 )
@@ -69,6 +70,7 @@ class Exchange:
         "set_cookie",
         "started",
         "status",
+        "target",
         "user_agent",
     )
 
@@ -101,6 +103,8 @@ class Exchange:
         """A Set-Cookie header that the answer has to carry: the session's newer cookie."""
         # Starlette and uvicorn write a crash's 500 where we do not see it, so a status begins there.
         self.status = 500
+        self.target: dict[str, str] = {}
+        """What the request's body names, where the audit log tells of it: experiment, run, model."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.refusal: str | None = None

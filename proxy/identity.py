@@ -29,6 +29,27 @@ class Role(enum.IntEnum):
             raise ValueError(f"{text!r} is not a role: {names}") from None
 
 
+PASSWORD_ISSUER = ""
+"""Where an identity's issuer would be, of somebody who has a password of ours."""
+SERVICE_ISSUER = "service"
+"""The issuer of service accounts. No provider's: those are URLs."""
+SERVICE_PREFIX = "service:"
+"""What a service account's user name begins with, and nobody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A program's credential: a token of ours, or a JWT of a provider's."""
+
+    id: str
+    """What lists, logs and metrics call it; it opens nothing."""
+    name: str
+    """What its owner calls it; of a JWT, the client it was given to."""
+    expires: float | None = None
+    """Unix time in seconds."""
+    read_only: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A caller whose credential was verified."""
@@ -36,8 +57,13 @@ class Identity:
     user: str
     role: Role
     method: str
-    """How it was verified: ``basic``, ``session``, ``job`` (MLflow's own jobs) or ``metrics`` (the scraper's
-    token)."""
+    """How it was verified: ``basic``, ``session``, ``token`` (one of ours), ``jwt`` (a provider's), ``job``
+    (MLflow's own jobs) or ``metrics`` (the scraper's token)."""
+    issuer: str = ""
+    """With `subject`, whose account it is: a provider's URL, PASSWORD_ISSUER or SERVICE_ISSUER."""
+    subject: str = ""
+    credential: Credential | None = None
+    """Set where `method` is ``token`` or ``jwt``."""
 
 
 def identity_of(scope: MutableMapping[str, Any]) -> Identity | None:

@@ -25,10 +25,10 @@ from proxy import __version__, certificates, data_dir, first_start, logs
 from proxy.app import Applications, SignInParts, applications
 from proxy.auth import Authenticator, admission
 from proxy.auth.oidc import Claims, Provider
-from proxy.auth.session import PASSWORD_ISSUER, Sessions, cookie_secrets
+from proxy.auth.session import Sessions, cookie_secrets
 from proxy.edge import Edge
 from proxy.errors import UserError
-from proxy.identity import Role
+from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.pages import brand, templating

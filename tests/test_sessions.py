@@ -31,12 +31,12 @@ from session_site import (
 )
 
 from proxy.auth.oidc.claims import Claims, Tokens
-from proxy.auth.session import PASSWORD_ISSUER, end_sessions, list_sessions, table
+from proxy.auth.session import end_sessions, list_sessions, table
 from proxy.auth.session.cookie import session_id
 from proxy.auth.session.sessions import POLL_SECONDS
 from proxy.errors import UserError
 from proxy.exchange import Refused
-from proxy.identity import Identity, Role
+from proxy.identity import PASSWORD_ISSUER, Identity, Role
 from proxy.settings import Settings
 from proxy.store import sessions as rows
 

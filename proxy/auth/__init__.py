@@ -22,7 +22,7 @@ from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
 from proxy.auth.refusals import Refusal
 from proxy.auth.users import User, UsersFile
 from proxy.errors import UserError
-from proxy.identity import Identity, Role
+from proxy.identity import PASSWORD_ISSUER, Identity, Role
 
 if TYPE_CHECKING:
     from proxy.exchange import Exchange
@@ -316,4 +316,4 @@ class Authenticator:
 
 
 def _identity(user: User) -> Identity:
-    return Identity(user.name, user.role, "basic")
+    return Identity(user.name, user.role, "basic", PASSWORD_ISSUER, user.name)

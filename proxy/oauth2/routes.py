@@ -12,10 +12,9 @@ import orjson
 from proxy.auth import Refusal, admission
 from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
 from proxy.auth.refusals import WRONG_HERE
-from proxy.auth.session import PASSWORD_ISSUER
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
-from proxy.identity import Identity, Role, identity_of
+from proxy.identity import PASSWORD_ISSUER, Identity, Role, identity_of
 from proxy.oauth2.cookies import ROUNDS, Cookies, header
 from proxy.oauth2.failed import LOOP, WHO_GETS_IN, failed, refusal_of
 from proxy.oauth2.site import Site, go, query

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from proxy.identity import Role
 from proxy.settings import sign_in_values, values
+from proxy.settings.credential_fields import CredentialFields
+from proxy.settings.kinds import FilePath, Flag, Names, Seconds, Size, Text, Url, setting
 from proxy.settings.values import Network, read, read_secret
 
 GROUPS = (
@@ -21,30 +23,16 @@ GROUPS = (
     "Identity provider",
     "Roles",
     "Sessions",
+    "Tokens",
+    "Audit",
     "Pages",
     "Limits",
     "Logs",
     "Sources",
 )
 
-Text = Annotated[str, read(values.text_value)]
-Flag = Annotated[bool, read(values.on_off)]
-Seconds = Annotated[float, read(values.seconds)]
-Size = Annotated[int, read(values.size), "size"]
-FilePath = Annotated[Path, read(values.path)]
-Url = Annotated[str, read(sign_in_values.provider_url)]
-Names = Annotated[tuple[str, ...], read(sign_in_values.names), "list"]
 
-
-def setting(
-    variable: str, group: str, default: object, description: str, *, example: str = "", default_note: str = ""
-) -> Any:
-    """A field of Settings. ``default_note`` says in the docs what happens where there is no default value."""
-    extra: dict[str, Any] = {"group": group, "example": example, "default_note": default_note}
-    return Field(default, validation_alias=variable, description=description, json_schema_extra=extra)
-
-
-class Settings(BaseSettings):
+class Settings(CredentialFields):
     """What is in force. ``proxy.settings.load`` builds it; built directly it reads its arguments alone."""
 
     model_config = SettingsConfigDict(

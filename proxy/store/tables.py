@@ -55,3 +55,79 @@ once = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("until", sa.Double, nullable=False),
 )
+
+people = sa.Table(
+    f"{PREFIX}people",
+    metadata,
+    # SHA-256 of issuer and subject: both may be too long for a key.
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("user", sa.String(512), nullable=False),
+    sa.Column("email", sa.String(320), nullable=True),
+    sa.Column("email_verified", sa.Boolean, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("groups", sa.JSON, nullable=False),
+    # When the provider last vouched for this person, with the groups above.
+    sa.Column("vouched", sa.Double, nullable=False),
+    # When and why the person's tokens stopped counting until the next sign-in; NULL where they count.
+    sa.Column("suspended", sa.Double, nullable=True),
+    sa.Column("suspended_by", sa.String(600), nullable=True),
+    sa.Index(f"{PREFIX}people_user", "user"),
+)
+
+service_accounts = sa.Table(
+    f"{PREFIX}service_accounts",
+    metadata,
+    # Without the prefix that its user name has.
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("role", sa.Integer, nullable=False),
+    sa.Column("description", sa.String(256), nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("created_by", sa.String(512), nullable=False),
+    # Kept when it is removed, so that its name is never another's by mistake and its tokens say why.
+    sa.Column("removed", sa.Double, nullable=True),
+    sa.Column("removed_by", sa.String(600), nullable=True),
+)
+
+tokens = sa.Table(
+    f"{PREFIX}tokens",
+    metadata,
+    # What lists and logs call it: 16 hexadecimal digits, made beside the secret.
+    sa.Column("id", sa.String(16), primary_key=True),
+    # SHA-256 of the secret, which has 178 random bits.
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("name", sa.String(100), nullable=False),
+    # Whose: a provider's person, a user with a password, a service account (identity.py).
+    sa.Column("owner", sa.String(64), nullable=False),
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("user", sa.String(512), nullable=False),
+    sa.Column("role", sa.Integer, nullable=False),
+    sa.Column("read_only", sa.Boolean, nullable=False),
+    sa.Column("created", sa.Double, nullable=False),
+    sa.Column("created_by", sa.String(512), nullable=False),
+    sa.Column("created_from", sa.String(64), nullable=False),
+    sa.Column("expires", sa.Double, nullable=False),
+    sa.Column("lifetime", sa.Double, nullable=False),
+    # The token that this one was made in place of.
+    sa.Column("renews", sa.String(16), nullable=True),
+    sa.Column("renewed", sa.Double, nullable=True),
+    sa.Column("last_used", sa.Double, nullable=True),
+    sa.Column("last_used_from", sa.String(64), nullable=True),
+    sa.Column("revoked", sa.Double, nullable=True),
+    sa.Column("revoked_by", sa.String(600), nullable=True),
+    sa.Index(f"{PREFIX}tokens_owner", "owner"),
+)
+
+audit_heads = sa.Table(
+    f"{PREFIX}audit_heads",
+    metadata,
+    # One chain a data directory; the commands have one of their own beside the service's.
+    sa.Column("chain", sa.String(200), primary_key=True),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("updated", sa.Double, nullable=False),
+)

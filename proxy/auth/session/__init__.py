@@ -2,12 +2,11 @@
 
 from proxy.auth.session.commands import end_sessions, list_sessions, table
 from proxy.auth.session.info import SessionInfo, SignedOut
-from proxy.auth.session.renewal import PASSWORD_ISSUER, Provider, Roles
+from proxy.auth.session.renewal import Provider, Roles
 from proxy.auth.session.secret import cookie_secrets
 from proxy.auth.session.sessions import Sessions
 
 __all__ = [
-    "PASSWORD_ISSUER",
     "Provider",
     "Roles",
     "SessionInfo",

@@ -183,7 +183,7 @@ class Confirming:
         if row.issued < known.issued or row.refreshed < known.stamp:
             return  # read before something newer that is known already
         now = time.time()
-        identity = Identity(row.user, Role(row.role), "session")
+        identity = Identity(row.user, Role(row.role), "session", row.issuer, row.subject)
         if row.issued != known.issued or row.refreshed != known.stamp or identity != known.identity:
             known.identity = identity
             known.issued, known.stamp, known.set_cookie = row.issued, row.refreshed, b""

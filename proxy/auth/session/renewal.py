@@ -10,13 +10,10 @@ from typing import Any, Protocol
 from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError, ProviderRefused
 from proxy.auth.session.sealing import Sealing
-from proxy.identity import Role
+from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.store import SessionRow
 
 log = logging.getLogger(__name__)
-
-PASSWORD_ISSUER = ""
-"""The issuer of people who signed in with a password of ours."""
 
 Roles = Callable[[Claims], Role | None]
 
