@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import json
+import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from programs import program
@@ -17,6 +21,12 @@ from service import clean_environment, free_port
 
 ROOT = Path(__file__).parent.parent
 CLIENT, SECRET = "mlflow-proxy", "a-secret-for-the-tests-of-sign-in"
+# The public client of `mlflow-proxy login`, and a program that has a client of its own at the provider.
+NATIVE = "mlflow-cli"
+MACHINE, MACHINE_SECRET = "nightly-training", "a-secret-for-the-tests-of-programs"
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+AUDIENCE = "https://mlflow.example.com"
+OTHER_AUDIENCE = "https://payroll.example.com"
 PASSWORD = "any does"
 VIEWER, EDITOR, ADMIN, STRANGER = "alice", "bob", "carol", "mallory"
 USERS: dict[str, dict[str, Any]] = {
@@ -24,6 +34,7 @@ USERS: dict[str, dict[str, Any]] = {
     EDITOR: {"groups": ["everybody", "editors"]},
     ADMIN: {"groups": ["admins"]},
     STRANGER: {"groups": []},
+    MACHINE: {"groups": ["editors"]},
 }
 
 
@@ -38,7 +49,7 @@ def issuer(port: int) -> str:
 
 
 def settings(port: int) -> dict[str, str]:
-    """The service's settings for signing in with the provider at that port."""
+    """The service's settings for signing in with the provider at that port; see also token_settings."""
     return {
         "MLFLOW_UI_OAUTH_ISSUER_URL": issuer(port),
         "MLFLOW_UI_OAUTH_CLIENT_ID": CLIENT,
@@ -47,6 +58,11 @@ def settings(port: int) -> dict[str, str]:
         "PROXY_ROLE_EDITOR_GROUPS": "editors",
         "PROXY_ROLE_ADMIN_GROUPS": "admins",
     }
+
+
+def token_settings(port: int) -> dict[str, str]:
+    """The same, and for taking the provider's access tokens and `mlflow-proxy login`."""
+    return settings(port) | {"PROXY_JWT_AUDIENCE": AUDIENCE, "PROXY_CLI_CLIENT_ID": NATIVE}
 
 
 @dataclass
@@ -76,6 +92,90 @@ class OidcProvider:
         """From now on it answers 503 to what begins like that: "/" to all, "" to nothing."""
         requests.post(f"http://127.0.0.1:{self.port}/test/down", json={"down": paths}, timeout=10)
 
+    def rotate_keys(self, *, keep: bool = True) -> None:
+        """From now on it signs with a new key; the old ones stay published where `keep`."""
+        requests.post(f"http://127.0.0.1:{self.port}/test/keys", json={"keep": keep}, timeout=10)
+
+    def sign(self, claims: dict[str, Any], **header: Any) -> str:
+        """A JWT of just those claims, signed with the provider's newest key."""
+        asked = {"claims": claims, "header": header}
+        return requests.post(f"http://127.0.0.1:{self.port}/test/sign", json=asked, timeout=10).text
+
+    def machine_token(self, audience: str = AUDIENCE) -> str:
+        """An access token of the program's own client (client credentials)."""
+        answer = requests.post(
+            f"{self.issuer}/token",
+            data={"grant_type": "client_credentials", "resource": audience, "scope": "mlflow"},
+            auth=(MACHINE, MACHINE_SECRET),
+            timeout=10,
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def device_tokens(self, user: str, *, audience: str = AUDIENCE) -> dict[str, Any]:
+        """The token endpoint's answer where that person lets the public client in by the device grant."""
+        fields = {"client_id": NATIVE, "scope": "openid email offline_access", "resource": audience}
+        begun = requests.post(f"{self.issuer}/device/auth", data=fields, timeout=10).json()
+        approve(begun["verification_uri_complete"], user)
+        answer = requests.post(
+            f"{self.issuer}/token",
+            data={
+                "grant_type": DEVICE_GRANT,
+                "client_id": NATIVE,
+                "device_code": begun["device_code"],
+            },
+            timeout=10,
+        )
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    def token_requests(self, client: str = NATIVE) -> dict[str, int]:
+        """How many token requests of that client succeeded, by grant type."""
+        found = re.findall(rf"^tokens: (\S+) for {re.escape(client)}$", self.log.read_text(), re.MULTILINE)
+        return dict(Counter(found))
+
+
+def approve(url: str, user: str, *, abort: bool = False) -> str:
+    """Play the browser at the device grant's page (`verification_uri_complete`): sign in and say yes, or
+    `abort`; the text of the last page."""
+    with requests.Session() as browser:
+        # The page's own script sends the code in the URL.
+        answer = _submit(browser, browser.get(url, timeout=10))
+        if abort:
+            return _submit(browser, answer, abort="yes").text
+        while "<form" in answer.text:
+            answer = _submit(browser, answer, login=user, password=PASSWORD)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+
+def authorize(url: str, user: str) -> str:
+    """Play the browser at the authorization endpoint's `url`: sign in and say yes; where it is sent in the
+    end, with the code."""
+    with requests.Session() as browser:
+        answer = browser.get(url, timeout=10, allow_redirects=False)
+        while answer.is_redirect or "<form" in answer.text:
+            if not answer.is_redirect:
+                answer = _submit(browser, answer, follow=False, login=user, password=PASSWORD)
+                continue
+            address = urljoin(answer.url, answer.headers["location"])
+            if urlsplit(address).netloc != urlsplit(url).netloc:
+                return address
+            answer = browser.get(address, timeout=10, allow_redirects=False)
+        raise AssertionError(f"{answer.status_code} {answer.text}")
+
+
+def _submit(
+    browser: requests.Session, page: requests.Response, *, follow: bool = True, **fields: str
+) -> requests.Response:
+    """Send the page's form: its hidden fields, and those."""
+    form = re.search(r'<form[^>]* action="([^"]+)"', page.text)
+    assert form is not None, page.text
+    inputs = [dict(re.findall(r'(\w+)="([^"]*)"', field)) for field in re.findall(r"<input[^>]*>", page.text)]
+    hidden = {field["name"]: html.unescape(field["value"]) for field in inputs if field.get("value")}
+    address = urljoin(page.url, html.unescape(form[1]))
+    return browser.post(address, data=hidden | fields, timeout=10, allow_redirects=follow)
+
 
 @contextlib.contextmanager
 def provider(
@@ -89,7 +189,7 @@ def provider(
     """A provider for the service at those public URLs; the first gets the back-channel logouts.
 
     `ca` is whose certificates it trusts there, `public` a client without a secret; `config` goes to
-    provider.mjs (ttl, idTokenClaims, users).
+    provider.mjs (ttl, idTokenClaims, accessTokenClaims, users).
     """
     port = port or free_port()
     client: dict[str, Any] = {
@@ -107,7 +207,30 @@ def provider(
         client["token_endpoint_auth_method"] = "none"
     else:
         client["client_secret"] = SECRET
-    config = {"port": port, "clients": [client], "users": USERS, "idTokenClaims": True, **config}
+    native = {
+        "client_id": NATIVE,
+        "application_type": "native",
+        "token_endpoint_auth_method": "none",
+        "redirect_uris": ["http://127.0.0.1/callback"],
+        "grant_types": ["authorization_code", "refresh_token", DEVICE_GRANT],
+        "response_types": ["code"],
+    }
+    machine = {
+        "client_id": MACHINE,
+        "client_secret": MACHINE_SECRET,
+        "redirect_uris": [],
+        "grant_types": ["client_credentials"],
+        "response_types": [],
+    }
+    config = {
+        "port": port,
+        "clients": [client, native, machine],
+        "users": USERS,
+        "idTokenClaims": True,
+        "audiences": [AUDIENCE, OTHER_AUDIENCE],
+        "accessTokenClaims": ["groups", "email", "email_verified"],
+        **config,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "oidc-provider.log"
     environment = clean_environment(**({"NODE_EXTRA_CA_CERTS": str(ca)} if ca else {}))
