@@ -3,6 +3,19 @@
 from sqlalchemy import Connection
 
 from proxy.store.database import Store, StoreUnavailable
+from proxy.store.people import Person
+from proxy.store.service_accounts import ServiceAccountRow
 from proxy.store.sessions import NewSession, SessionRow
+from proxy.store.tokens import NewToken, TokenRow
 
-__all__ = ["Connection", "NewSession", "SessionRow", "Store", "StoreUnavailable"]
+__all__ = [
+    "Connection",
+    "NewSession",
+    "NewToken",
+    "Person",
+    "ServiceAccountRow",
+    "SessionRow",
+    "Store",
+    "StoreUnavailable",
+    "TokenRow",
+]
