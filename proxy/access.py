@@ -24,6 +24,12 @@ def allowed(
     """
     if operation.access is Access.OPEN:
         return None
+    credential = identity.credential
+    if credential is not None and credential.read_only and not _reads(operation):
+        return (
+            f"The token {credential.name!r} of {identity.user} is read-only, and {operation.name} is not "
+            "reading. Use another token, or make one on the page /-/account."
+        )
     if identity.method == "metrics":
         if operation == OWN["metrics"]:
             return None
@@ -39,8 +45,16 @@ def allowed(
     needed = _needed(access, delete_role)
     if isinstance(identity.role, Role) and identity.role >= needed:
         return None
+    who, mend = f"{identity.user} {_described(identity.role)}", _ASK
+    if credential is not None and identity.method == "token":
+        who = f"The token {credential.name!r} of {identity.user} has the role {identity.role.name.lower()}"
+        mend = "Make a token with that role on the page /-/account, if you have it, or ask an administrator."
     what = "a route of MLflow that this server does not know" if operation == UNKNOWN else operation.name
-    return f"{identity.user} {_described(identity.role)}; {what} needs the role {needed.name.lower()}. {_ASK}"
+    return f"{who}; {what} needs the role {needed.name.lower()}. {mend}"
+
+
+def _reads(operation: Operation) -> bool:
+    return operation.access is Access.READ or operation == OWN["metrics"]
 
 
 def _needed(access: Access, delete_role: Role) -> Role:

@@ -108,7 +108,7 @@ def applications(
             OWN["readyz"],
             readyz(
                 mlflow,
-                users=lambda: _USERS_PROBLEM if authenticator.problem else None,
+                users=lambda: _USERS_PROBLEM if authenticator.users.problem else None,
                 **({} if sign_in is None else _looks(sign_in)),
             ),
             anywhere=True,

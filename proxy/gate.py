@@ -21,10 +21,17 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Authentication(Protocol):
-    """Who is calling, by the Authorization header: `recall` what was verified lately, else `verify`."""
+    """Who is calling, by one header of the request: `recall` what was verified lately, else `verify`."""
 
-    def recall(self, authorization: bytes | None, exchange: Exchange) -> Identity | None: ...
-    async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
+    def recall(self, header: bytes | None, exchange: Exchange) -> Identity | None: ...
+    async def verify(self, header: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
+
+
+class Credentials(Authentication, Protocol):
+    """Those of programs, and passwords, by the Authorization header."""
+
+    def holds_token(self, authorization: bytes) -> bool:
+        """Whether what looks like a user name and password is a token."""
 
 
 class Sessions(Authentication, Protocol):
@@ -64,7 +71,7 @@ class Gate:
         pages: Mapping[str, Page],
         answers: Mapping[str, App],
         forward: App,
-        authentication: Authentication,
+        authentication: Credentials,
         hosts: Hosts,
         *,
         prefix: str,
@@ -120,7 +127,11 @@ class Gate:
         if operation.access is not Access.OPEN:
             if self._sign_in is not None and not self._sign_in.passwords and not exchange.internal:
                 scope["challenge"] = False
-                if authorization is not None and authorization[:6].lower() == b"basic ":
+                if (
+                    authorization is not None
+                    and authorization[:6].lower() == b"basic "
+                    and not self._authentication.holds_token(authorization)
+                ):
                     authorization = None  # a browser may remember one from before; a session counts alone
             if self._sign_in is not None and authorization is None and not exchange.internal:
                 asked = await self._by_session(self._sign_in, scope, exchange, operation, cookie)

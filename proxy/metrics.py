@@ -27,9 +27,10 @@ OTHER = "other"
 
 # Some of these sets belong to rooms that this one may not import; a test compares them.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-AUTH_METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "oidc", "session"})
+AUTH_METHODS = frozenset({"basic", "bearer", "job", "jwt", "metrics", "none", "oidc", "session", "token"})
 AUTH_RESULTS = frozenset(
     {"success", "remembered", "wrong", "missing", "malformed", "locked_out", "ended", "unavailable"}
+    | {"expired", "revoked"}
     # Of signing in with the identity provider (auth/oidc/failures.py).
     | {"refreshed", "logout", "bad_answer", "misconfigured", "bad_state", "bad_token", "denied"}
     | {"not_admitted", "no_role", "loop"}
@@ -109,6 +110,10 @@ class Metrics(Collector):
         """Unix time at which the certificate ends; None without TLS."""
         self.log_lines_dropped: Callable[[], int] = _zero
         """Lines of both logs that could not be written."""
+        self.audit_lines_lost: Callable[[], int] = _zero
+        """Lines of the audit log that could not be written."""
+        self.database_queries: Callable[[], int] = _zero
+        """Transactions of the database of our own."""
         self._requests: dict[tuple[str, str, int], _Requests] = {}
         self._operations: dict[str, _PerOperation] = {}
         self._errors = dict.fromkeys(sorted(ERRORS), 0)
@@ -235,6 +240,16 @@ class Metrics(Collector):
             "log_lines_dropped",
             "Log lines lost because standard output or standard error took none.",
             self.log_lines_dropped(),
+        )
+        yield _counter(
+            "audit_lines_lost",
+            "Lines of the audit log that could not be written.",
+            self.audit_lines_lost(),
+        )
+        yield _counter(
+            "database_queries",
+            "Transactions in the database of sessions and tokens.",
+            self.database_queries(),
         )
         build = GaugeMetricFamily(
             PREFIX + "build_info", "Versions, in labels; always 1.", labels=list(self._build)

@@ -86,7 +86,7 @@ async def _serve(
             logs.mlflow_line(data["text"], data["generation"])
         elif event == "ready" and data["generation"] == 1:
             generated = password if settings.password is None else None
-            user = authenticator.single_user if settings.basic_auth else None
+            user = authenticator.users.single_user if settings.basic_auth else None
             text = welcome(settings, url, user, generated, authority)
             print(text, file=sys.stderr, flush=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from proxy.exchange import Exchange
 
@@ -78,6 +78,11 @@ class Passage:
             self._unsent_before = unsent
             self.deadline = now + self.stall
 
+    def revoke(self) -> None:
+        """Its credential counts no more: what still flows ends, but not what MLflow has whole already."""
+        if not self.left_with_mlflow:
+            self.end("revoked")
+
     def end(self, why: str) -> None:
         """Cancel the request's task, once."""
         if self.why is None:
@@ -96,6 +101,14 @@ class Watchdog:
 
     def __init__(self) -> None:
         self.passages: set[Passage] = set()
+
+    def end_credentials(self, ids: Collection[str]) -> None:
+        """End what is under way with a credential, or a session, of those ids."""
+        for passage in list(self.passages):
+            identity, session = passage.exchange.identity, passage.exchange.session
+            credential = None if identity is None else identity.credential
+            if session in ids or (credential is not None and credential.id in ids):
+                passage.revoke()
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -30,7 +30,8 @@ from proxy.operations import operation_of
 PROJECT = Path(__file__).parent.parent
 RUN = "0123456789abcdef0123456789abcdef"
 FIELDS = [
-    *("time", "request_id", "client", "user", "auth", "role", "operation", "experiment_id", "run_id"),
+    *("time", "request_id", "client", "user", "auth", "role", "credential"),
+    *("operation", "experiment_id", "run_id"),
     *("method", "path", "status", "bytes_in", "bytes_out", "duration_ms", "ttfb_ms", "mlflow_ms"),
     *("refusal", "error", "user_agent"),
 ]
@@ -146,6 +147,7 @@ def test_a_request_has_one_line_that_says_everything(output: Output) -> None:
         "user": "alice",
         "auth": "basic",
         "role": "editor",
+        "credential": None,
         "operation": operation_of("GET", "/api/2.0/mlflow/runs/get").name,
         "experiment_id": None,
         "run_id": RUN,

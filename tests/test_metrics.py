@@ -46,6 +46,8 @@ def counted() -> Metrics:
     made.slots = lambda: {"flask": 5, "whole": 1}
     made.certificate_expiry = lambda: 1_800_000_000.0
     made.log_lines_dropped = lambda: 6
+    made.audit_lines_lost = lambda: 2
+    made.database_queries = lambda: 40
     return made
 
 
@@ -193,6 +195,8 @@ def test_mlflow_the_certificate_and_the_waiting_are_read_at_the_scrape(counted: 
     assert value(counted, "held_requests") == 4
     assert value(counted, "slots_in_use", kind="flask") == 5
     assert value(counted, "log_lines_dropped_total") == 6
+    assert value(counted, "audit_lines_lost_total") == 2
+    assert value(counted, "database_queries_total") == 40
     assert isinstance(counted.child, RunningMlflow)
     counted.child.ready = False
     counted.child.started_at = None

@@ -87,7 +87,7 @@ def test_who_signed_in_is_let_through_and_then_recalled(tmp_path: Path) -> None:
     async def test(replica: Replica, other: Replica) -> None:
         browser = Browser()
         header = await browser.sign_in(other)
-        expected = Identity("ada@example.com", Role.ADMIN, "session")
+        expected = Identity("ada@example.com", Role.ADMIN, "session", ADA.issuer, ADA.subject)
         exchange = exchange_from()
         assert replica.sessions.recall(header, exchange) is None
         assert await replica.sessions.verify(header, exchange) == expected
@@ -432,9 +432,9 @@ def test_who_signed_in_with_a_password_is_looked_at_again_without_a_provider(tmp
     async def test(replica: Replica) -> None:
         browser = Browser()
         await browser.sign_in(replica, person, Tokens())
-        assert await browser.ask(replica) == Identity("bob", Role.EDITOR, "session")
+        assert await browser.ask(replica) == Identity("bob", Role.EDITOR, "session", PASSWORD_ISSUER, "bob")
         await asyncio.sleep(0.25)
-        assert await browser.ask(replica) == Identity("bob", Role.EDITOR, "session")
+        assert await browser.ask(replica) == Identity("bob", Role.EDITOR, "session", PASSWORD_ISSUER, "bob")
 
     with replicas(settings(tmp_path, session_refresh=0.2)) as (replica,):
         asyncio.run(test(replica))

@@ -818,6 +818,7 @@ def test_every_setting_but_a_secret_has_an_option_of_its_own() -> None:
     assert len(set(flags.values())) == len(flags)
     assert (flags["MLFLOW_PORT"], flags["PROXY_DATA_DIR"]) == ("--port", "--data-dir")
     assert SETTINGS.keys() - flags.keys() == {
+        "PROXY_AUDIT_KEY",
         "PROXY_METRICS_TOKEN",
         "MLFLOW_BACKEND_STORE_URI",
         "MLFLOW_TRACKING_PASSWORD",

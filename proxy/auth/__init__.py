@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import functools
 import hashlib
 import hmac
 import logging
@@ -15,13 +14,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.auth import basic, passwords, refusals
 from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
+from proxy.auth.password_users import PasswordUsers
 from proxy.auth.refusals import Refusal
-from proxy.auth.users import User, UsersFile
-from proxy.errors import UserError
+from proxy.auth.tokens.format import looks_like
+from proxy.auth.users import User
+from proxy.auth.verified import Verified, Wrong
 from proxy.identity import PASSWORD_ISSUER, Identity, Role
 
 if TYPE_CHECKING:
@@ -32,9 +33,20 @@ __all__ = ["METHODS", "RESULTS", "Authenticator", "Refusal"]
 
 log = logging.getLogger(__name__)
 
-METHODS = frozenset({"basic", "bearer", "job", "metrics", "none", "session"})
+METHODS = frozenset({"basic", "bearer", "job", "jwt", "metrics", "none", "session", "token"})
 RESULTS = frozenset(
-    {"success", "remembered", "wrong", "missing", "malformed", "locked_out", "ended", "unavailable"}
+    {
+        "success",
+        "remembered",
+        "wrong",
+        "missing",
+        "malformed",
+        "locked_out",
+        "ended",
+        "expired",
+        "revoked",
+        "unavailable",
+    }
 )
 """What ``observe`` is called with: closed sets, they are metric labels."""
 
@@ -67,8 +79,14 @@ class _Check:
     counted: set[str]
 
 
+class Bearers(Protocol):
+    """A room that knows one kind of bearer credential: it asks what it has to and never raises."""
+
+    async def verify(self, token: bytes, exchange: Exchange) -> Verified | Refusal: ...
+
+
 class Authenticator:
-    """Verifies credentials: the users' passwords, the jobs' token and the scraper's."""
+    """Verifies credentials: the users' passwords, tokens, the jobs' token and the scraper's."""
 
     def __init__(
         self,
@@ -80,76 +98,55 @@ class Authenticator:
         remembered: int = REMEMBERED,
     ) -> None:
         """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated. ``observe(method, result)`` is
-        called once for every recall() that knew the caller and every verify().
-
-        A user of that name in the users file takes the place of one whose password was generated; where a
-        person set both, there is no telling which counts, and UserError is raised. Raises UserError for a
-        users file with a problem, too. Computes one hash.
+        called once for every recall() that knew the caller and every verify(). Raises UserError as
+        PasswordUsers does.
         """
         self._observe = observe
         self._passwords_count = settings.basic_auth
-        self._single_fingerprint = functools.cache(
-            # Slow to try passwords against, as it is kept in the database; 50 ms, once.
-            lambda: hashlib.scrypt(password.encode(), salt=b"a session's", n=2**14, r=8, p=1)[:16].hex()
-        )
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
-        self._file = None if settings.users_file is None else UsersFile(settings.users_file)
-        name = settings.username or "admin"
-        if problem := basic.name_problem(name):
-            raise UserError(f"MLFLOW_TRACKING_USERNAME: the user name {problem}")
-        self._single = User(name, passwords.hash_password(password), Role.ADMIN)
-        if self._file is not None and name in self._file.current() and settings.password is not None:
-            raise UserError(
-                f"{name!r} is in MLFLOW_TRACKING_USERNAME and in {self._file.path} (PROXY_USERS_FILE): "
-                "unset MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or remove that line"
-            )
+        self._users = PasswordUsers(settings, password)
         # Digests are keyed anew in each process, so nothing that leaks from memory can be looked up.
         self._key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._remembered: OrderedDict[bytes, _Remembered | Verified] = OrderedDict()
         self._checks: dict[bytes, _Check] = {}
         self._sleeping = 0
         self._slots = asyncio.Semaphore(HASH_THREADS)
         self._threads = ThreadPoolExecutor(HASH_THREADS, thread_name_prefix="password")
-        self._decoys: tuple[dict[str, User] | None, list[str]] = (None, [])
         self._jobs_token = jobs_token.encode()
         token = settings.metrics_token
         self._metrics_token = None if token is None else token.get_secret_value().encode()
+        self._tokens: Bearers | None = None
+        self._jwts: Bearers | None = None
         self._job = Identity("mlflow-jobs", Role.EDITOR, "job")
         self._metrics = Identity("metrics", Role.NONE, "metrics")
 
     @property
-    def single_user(self) -> str | None:
-        """The name of MLFLOW_TRACKING_USERNAME's user, or None where the users file has one of that name."""
-        return self._single.name if self._user(self._single.name) is self._single else None
+    def users(self) -> PasswordUsers:
+        """Who has a password of ours."""
+        return self._users
 
-    @property
-    def problem(self) -> str | None:
-        """What is wrong with the users file by now, or None; its last good content is in force meanwhile."""
-        return None if self._file is None else self._file.problem
+    def accept(self, tokens: Bearers, jwts: Bearers | None) -> None:
+        """From now on take tokens of ours, and the JWTs of providers, for credentials."""
+        self._tokens, self._jwts = tokens, jwts
 
     def close(self) -> None:
         """Start no further hash. Those under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def fingerprint(self, name: str) -> str:
-        """What tells one password of a user from the next, and nothing else; empty where there is none."""
-        user = self._user(name)
-        if user is None:
-            return ""
-        if user is self._single:
-            # Its hash is made anew at each start, and differently on each replica.
-            return self._single_fingerprint()
-        return hashlib.sha256(user.hash.encode()).hexdigest()[:32]
-
     def role_of(self, name: str, fingerprint: str | None) -> Role | None:
         """The role of the user of that name as it is now; None where there is none (any more), or where the
         password is another one than when `fingerprint` was taken."""
-        user = self._user(name)
-        if user is None or fingerprint != self.fingerprint(name):
-            return None
-        return user.role
+        return self._users.role(name) if fingerprint == self._users.fingerprint(name) else None
+
+    def fingerprint(self, name: str) -> str:
+        """As PasswordUsers.fingerprint."""
+        return self._users.fingerprint(name)
+
+    def holds_token(self, authorization: bytes) -> bool:
+        """Whether a Basic credential has a token of ours where a password would be."""
+        return self._token_in(basic.parse(authorization)) is not None
 
     def recall(self, authorization: bytes | None, exchange: Exchange) -> Identity | None:
         """The caller, where this very credential was verified lately and the user is unchanged since.
@@ -162,8 +159,10 @@ class Authenticator:
         entry = self._remembered.get(digest)
         if entry is None:
             return None
+        if isinstance(entry, Verified):
+            return self._bearer_again(entry, digest, exchange)
         user = entry.user
-        if self._user(user.name) is not user or entry.until < time.monotonic():
+        if self._users.find(user.name) is not user or entry.until < time.monotonic():
             del self._remembered[digest]
             return None
         client = exchange.client
@@ -203,20 +202,57 @@ class Authenticator:
             return self._refuse(
                 "none", "malformed", f"{credential.problem} {refusals.NO_CREDENTIAL.partition('. ')[2]}"
             )
-        if isinstance(credential, basic.Basic) and not self._passwords_count:
-            return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         digest = self._digest(authorization)
         network = network_of(exchange.client)
+        # Counted apart from passwords: whoever guesses those from an address stops no job's token there.
+        attempt = Attempt(f"token {network}", None, digest)
+        if self._tokens is not None and (token := self._token_in(credential)) is not None:
+            return await self._bearer(self._tokens, token, attempt, exchange)
         if isinstance(credential, basic.Bearer):
-            return self._token(credential.token, Attempt(network, None, digest))
+            if self._jwts is not None and credential.token.count(b".") == 2:
+                return await self._bearer(self._jwts, credential.token, attempt, exchange)
+            return self._other_bearer(credential.token, attempt)
+        if not self._passwords_count:
+            return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         return await self._password(credential, Attempt(network, credential.name, digest))
 
-    def _token(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
-        if self._metrics_token is None:
-            return self._refuse("bearer", "wrong", refusals.BAD_BEARER)
+    def _token_in(self, credential: basic.Basic | basic.Bearer | basic.Malformed) -> bytes | None:
+        """The token of ours in a credential: MLflow's client can send it as a password, too."""
+        if isinstance(credential, basic.Malformed):
+            return None
+        secret = credential.token if isinstance(credential, basic.Bearer) else credential.password
+        return secret if looks_like(secret) else None
+
+    async def _bearer(
+        self, bearers: Bearers, token: bytes, attempt: Attempt, exchange: Exchange
+    ) -> Identity | Refusal:
         if locked := self._limits.refused(attempt):
-            return self._locked_out("bearer", locked)
-        if hmac.compare_digest(token, self._metrics_token):
+            return self._locked_out("bearer", locked, "tokens")
+        outcome = await bearers.verify(token, exchange)
+        if isinstance(outcome, Refusal):
+            if isinstance(outcome, Wrong):
+                self._limits.failed(attempt)
+            return outcome
+        identity = outcome.identity
+        if identity is None:  # it was revoked while it was looked up
+            return self._refuse("bearer", "ended", refusals.BAD_BEARER)
+        outcome.used, outcome.client = time.time(), exchange.client
+        self._keep(attempt.digest, outcome)
+        return identity
+
+    def _bearer_again(self, verified: Verified, digest: bytes, exchange: Exchange) -> Identity | None:
+        identity, now = verified.identity, time.time()
+        if identity is None or now >= verified.until:
+            del self._remembered[digest]
+            return None
+        verified.used, verified.client = now, exchange.client
+        self._observe(identity.method, "remembered")
+        return identity
+
+    def _other_bearer(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
+        if locked := self._limits.refused(attempt):
+            return self._locked_out("bearer", locked, "tokens")
+        if self._metrics_token is not None and hmac.compare_digest(token, self._metrics_token):
             self._observe("metrics", "success")
             return self._metrics
         self._limits.failed(attempt)
@@ -243,7 +279,7 @@ class Authenticator:
             # Shielded: a client that leaves takes nothing from the others who wait for the same answer.
             result = await asyncio.shield(check.task)
             # Where the user was changed while the hash was computed, the new record is asked.
-            if isinstance(result, User) and self._user(result.name) is result:
+            if isinstance(result, User) and self._users.find(result.name) is result:
                 self._limits.succeeded(attempt.network, result.name)
                 self._observe("basic", "success")
                 return _identity(result)
@@ -263,8 +299,8 @@ class Authenticator:
                 # Looked at again: others of this caller's may have failed while this one waited.
                 if self._limits.refused(attempt):
                     return _Failure.NOT_TRIED
-                user = self._user(credential.name)
-                hash_ = self._decoy(credential.name) if user is None else user.hash
+                user = self._users.find(credential.name)
+                hash_ = self._users.decoy(credential.name, self._digest) if user is None else user.hash
                 right = await asyncio.get_running_loop().run_in_executor(
                     self._threads, passwords.verify, hash_, credential.password
                 )
@@ -279,7 +315,10 @@ class Authenticator:
 
     def _remember(self, digest: bytes, user: User) -> None:
         until = time.monotonic() + self._remember_seconds
-        self._remembered[digest] = _Remembered(user, _identity(user), until, set())
+        self._keep(digest, _Remembered(user, _identity(user), until, set()))
+
+    def _keep(self, digest: bytes, entry: _Remembered | Verified) -> None:
+        self._remembered[digest] = entry
         self._remembered.move_to_end(digest)
         if len(self._remembered) > self._most_remembered:
             self._remembered.popitem(last=False)
@@ -287,28 +326,13 @@ class Authenticator:
     def _digest(self, authorization: bytes) -> bytes:
         return hashlib.blake2b(authorization, digest_size=32, key=self._key).digest()
 
-    def _user(self, name: str) -> User | None:
-        if self._file is not None and (user := self._file.current().get(name)) is not None:
-            return user
-        return self._single if name == self._single.name else None
-
-    def _decoy(self, name: str) -> str:
-        """What an unknown user's password is checked against: always the same for a name, and of a kind and
-        cost that is as frequent among the decoys as among the users."""
-        users = None if self._file is None else self._file.current()
-        if self._decoys[0] is not users or not self._decoys[1]:
-            everyone = [*(users or {}).values(), self._single]
-            self._decoys = (users, [passwords.decoy(user.hash) for user in everyone])
-        decoys = self._decoys[1]
-        return decoys[int.from_bytes(self._digest(name.encode())[:8], "big") % len(decoys)]
-
     def _refuse(self, method: str, result: str, message: str) -> Refusal:
         self._observe(method, result)
         return Refusal("unauthenticated", message, None)
 
-    def _locked_out(self, method: str, locked: LockedOut) -> Refusal:
+    def _locked_out(self, method: str, locked: LockedOut, kind: str = "passwords") -> Refusal:
         self._observe(method, "locked_out")
-        return Refusal("locked_out", refusals.locked_out(locked.what, locked.seconds), locked.seconds)
+        return Refusal("locked_out", refusals.locked_out(kind, locked.what, locked.seconds), locked.seconds)
 
     def _busy(self, seconds: int) -> Refusal:
         self._observe("basic", "locked_out")

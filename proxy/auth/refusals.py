@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WHAT_TO_SET = (
-    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's client, or sign in where your "
-    "browser asks for it."
+    "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, for MLflow's "
+    "client, or sign in where your browser asks for it."
 )
 NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
 WRONG_HERE = "The user name or password is wrong."
@@ -16,8 +16,8 @@ WRONG = (
     "the administrator of this server can set a new password."
 )
 BAD_BEARER = (
-    "This token is not valid here. Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for MLflow's "
-    "client and unset MLFLOW_TRACKING_TOKEN; a token opens /metrics alone (PROXY_METRICS_TOKEN)."
+    "This is no token that counts here. Make one on the page /-/account of this server, or with "
+    "`mlflow-proxy login`, and set MLFLOW_TRACKING_TOKEN to the whole of it."
 )
 NO_PASSWORDS = (
     "Passwords are switched off here (PROXY_BASIC_AUTH): sign in with the identity provider, in a browser."
@@ -37,12 +37,14 @@ class Refusal:
     """Seconds, where trying again later helps."""
 
 
-def locked_out(what: str, seconds: int) -> str:
-    """``what`` completes "Too many wrong passwords were sent …" (login_limits.LockedOut.what)."""
-    return (
-        f"Too many wrong passwords were sent {what}. Wait {_duration(seconds)}, then try again with the "
-        "right MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-    )
+def locked_out(kind: str, what: str, seconds: int) -> str:
+    """``kind`` is ``passwords`` or ``tokens``; ``what`` completes "Too many wrong … were sent …"
+    (login_limits.LockedOut.what)."""
+    right = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+    if kind == "tokens":
+        right = "MLFLOW_TRACKING_TOKEN"
+    wait = _duration(seconds)
+    return f"Too many wrong {kind} were sent {what}. Wait {wait}, then try again with the right {right}."
 
 
 def busy(seconds: int) -> str:

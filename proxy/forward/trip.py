@@ -273,6 +273,13 @@ class Trip:
             raise ClientGone
         if self._started:
             raise CutShort
+        if why == "revoked":
+            raise Refused(
+                401,
+                "The credential of this request was revoked, or its session ended, while it was under way. "
+                "What it had sent so far is dropped.",
+                reason=why,
+            )
         if why == "client_stalled":
             raise Refused(
                 408, "No byte of the request's body came for too long (PROXY_STALL_TIMEOUT).", reason=why

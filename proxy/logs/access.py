@@ -79,12 +79,14 @@ class JsonLines:
             found = resource_of(operation, exchange.path, query)
             experiment_id = found.get("experiment_id")
             run_id = found.get("run_id")
-        user = auth = role = None
+        user = auth = role = credential = None
         identity = exchange.identity
         if identity is not None:
             user = identity.user
             auth = identity.method
             role = _ROLE_NAMES[identity.role]
+            if identity.credential is not None:
+                credential = identity.credential.id
         received = exchange.received
         second = int(received)
         if second != self._second:
@@ -106,6 +108,7 @@ class JsonLines:
             "user": user,
             "auth": auth,
             "role": role,
+            "credential": credential,
             "operation": "unparsed" if operation is None else operation.name,
             "experiment_id": experiment_id,
             "run_id": run_id,

@@ -47,6 +47,8 @@ class Store:
         self._paused_until = 0.0
         self.problem: str | None = None
         """Why the latest query failed; None where it did not."""
+        self.queries = 0
+        """Transactions begun so far; no request takes one as a matter of course."""
 
     @classmethod
     def open(cls, settings: Settings) -> Store:
@@ -75,6 +77,7 @@ class Store:
         """
         if time.monotonic() < self._paused_until:
             raise StoreUnavailable(self.problem or "the database did not answer")
+        self.queries += 1
         loop = asyncio.get_running_loop()
         try:
             result = await asyncio.wait_for(
@@ -108,13 +111,13 @@ class Store:
     def _failed(self, reason: str) -> StoreUnavailable:
         self._paused_until = time.monotonic() + _PAUSE
         if self.problem is None:
-            log.warning("the sessions' database does not answer: %s", reason)
+            log.warning("the database of sessions and tokens does not answer: %s", reason)
         self.problem = reason
         return StoreUnavailable(reason)
 
     def _worked(self) -> None:
         if self.problem is not None:
-            log.warning("the sessions' database answers again")
+            log.warning("the database of sessions and tokens answers again")
             self.problem = None
 
 
