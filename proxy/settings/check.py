@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
+from proxy.settings.credentials import check_credential_texts, check_credential_values
 from proxy.settings.database import check_artifact_root, driver_uri
 from proxy.settings.fields import Settings
 from proxy.settings.listening import check_listening
@@ -31,6 +32,7 @@ def check_texts(
             _check_readable(name, texts[name], origin[name], name in may_be_absent, problems)
     _check_storage(texts, origin, problems)
     check_sign_in_texts(texts, origin, problems)
+    check_credential_texts(texts, origin, problems)
 
 
 def _check_storage(texts: Mapping[str, str], origin: Mapping[str, str], problems: Problems) -> None:
@@ -81,6 +83,7 @@ def check_values(settings: Settings, origin: Mapping[str, str], problems: Proble
     """What depends on values that are each good by themselves."""
     check_listening(settings, origin, problems)
     check_sign_in_values(settings, origin, problems)
+    check_credential_values(settings, origin, problems)
     if refused := refused_mlflow_option(settings.mlflow_args):
         problems.add("PROXY_MLFLOW_ARGS", origin.get("PROXY_MLFLOW_ARGS", "default"), refused)
     if settings.body_limit > settings.buffer_bytes:

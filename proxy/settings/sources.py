@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from proxy.settings import yaml_text
 from proxy.settings.fields import Settings
 from proxy.settings.variables import SETTINGS
 
@@ -115,19 +115,9 @@ def read_yaml(path: Path, origin: str, problems: Problems) -> Read:
     """The ``mlflow`` section of a YAML file; names in capitals whatever they were written in."""
     read = Read(origin)
     try:
-        # A safe loader all the same: it inherits SafeLoader and only forgets how to guess types.
-        document = yaml.load(read_text(path), Loader=_TextLoader)  # noqa: S506
-    except _DuplicateKeyError as error:
-        problems.add(error.name, origin, f"set twice, the second time in line {error.line}")
-        return read
-    except yaml.MarkedYAMLError as error:
-        # Neither PyYAML's message nor its excerpt is shown: both may quote a password.
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1} " if mark else ""
-        problems.add("", origin, f"{where}is not YAML; a value with special characters needs 'single quotes'")
-        return read
-    except (yaml.YAMLError, RecursionError):
-        problems.add("", origin, "is not YAML")
+        document = yaml_text.document(read_text(path))
+    except yaml_text.Malformed as error:
+        problems.add(error.name, origin, str(error))
         return read
     except ValueError as error:
         problems.add("", origin, str(error))
@@ -180,32 +170,6 @@ def _yaml_text(name: str, value: object) -> str:
         parts = [_yaml_text("", part) for part in value]
         return shlex.join(parts) if variable.kind == "arguments" else ",".join(parts)
     raise ValueError("is not a single value")
-
-
-class _DuplicateKeyError(Exception):
-    def __init__(self, name: str, line: int) -> None:
-        super().__init__(name)
-        self.name = name
-        self.line = line
-
-
-class _TextLoader(yaml.SafeLoader):
-    """Every scalar is the text that stands there: a password of digits stays one, ``off`` stays off."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise _DuplicateKeyError(key.value, key.start_mark.line + 1)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-# Nulls and merge keys alone keep their meaning.
-_TextLoader.yaml_implicit_resolvers = {
-    first: [entry for entry in resolvers if entry[0].rpartition(":")[2] in ("null", "merge")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def named_files(
