@@ -23,7 +23,7 @@ from sign_in_site import BUILD, FIREFOX, Site, serving
 from proxy import ui_script
 from proxy.errors import UserError
 from proxy.identity import Identity, Role
-from proxy.pages import account, answers, brand, templating
+from proxy.pages import answers, brand, templating, wording
 from proxy.pages.answers import Receive, Scope, Send
 
 HOST_CLASS = "return document.querySelector('#mlflow-proxy').className"
@@ -152,7 +152,10 @@ def test_a_session_is_ended_by_its_owner_or_an_admin_alone(site: Site) -> None:
     answer, _ = site.ask("POST", end, {"session": "c" * 8, "everyone": ""})
     assert answer.getheader("location") == "/-/account?ended&everyone"
     assert site.sessions.ended[1:] == [("c" * 8, "alice@example.com")]
-    assert site.ask("GET", end)[0].status == 405
+    assert site.ask("PUT", end)[0].status == 405
+    answer, _ = site.ask("GET", end)
+    assert (answer.status, answer.getheader("location")) == (303, "/-/account")
+    assert len(site.sessions.ended) == 2
 
 
 @pytest.mark.parametrize(
@@ -186,7 +189,7 @@ def test_a_form_that_is_not_ours_is_refused(
     ],
 )  # fmt: skip
 def test_a_browser_is_called_by_a_name_that_a_person_knows(user_agent: str, words: str) -> None:
-    assert account.device(user_agent) == words
+    assert wording.device(user_agent) == words
 
 
 def test_name_and_logo_stand_on_every_page(site: Site, tmp_path: Path) -> None:

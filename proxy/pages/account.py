@@ -1,24 +1,37 @@
-"""/-/account: who one is here, one's sessions and the way to end each; for an admin everybody's."""
+"""/-/account: who one is here, one's tokens and sessions, the ways to end each; for an admin everybody's."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
-from proxy.exchange import Exchange, Refused
-from proxy.identity import Role, identity_of
+from proxy.exchange import Refused
+from proxy.identity import Identity, Role, identity_of
+from proxy.pages import service_accounts, token_forms
 from proxy.pages.answers import HTML, App, Receive, Scope, Send, answer
-from proxy.pages.forms import form
 from proxy.pages.health import other_method
+from proxy.pages.service_accounts import ServiceAccountsPage
 from proxy.pages.templating import Page
+from proxy.pages.token_forms import Rules
+from proxy.pages.tokens import (
+    ACCOUNT,
+    SERVICE_ACCOUNTS,
+    MayManage,
+    Token,
+    TokenForms,
+    address,
+    listed,
+    posted,
+    refusal,
+    see_other,
+)
+from proxy.pages.wording import device, moment, span
 
 _PAGE = Page("account.html", forms=True)
 SHOWN = 200
-"""How many of everybody's sessions a page shows, the lately used first."""
+"""How many of everybody's sessions, and of everybody's tokens, a page shows: the lately used first."""
 
 
 class Session(Protocol):
@@ -57,87 +70,174 @@ class Sessions(Protocol):
     async def end(self, session_id: str, by: str) -> object: ...
 
 
+def account_pages(
+    sessions: Sessions | None,
+    tokens: service_accounts.Tokens,
+    current: Callable[[Scope], str | None],
+    rules: Rules,
+    may_manage: MayManage,
+    sign_out_origin: Callable[[], str | None] = lambda: None,
+) -> dict[str, App]:
+    """The applications below ``/-/account``, by their paths.
+
+    `sessions` is None where nobody signs in: each request brings a password. `current` gives the id of the
+    session that a request came with, None for a password sent with it. `sign_out_origin` is the provider's
+    origin that signing out leads to (https://host[:port]), which the page's policy has to let through.
+    """
+    page = AccountPage(sessions, tokens, current, rules, may_manage, sign_out_origin)
+    services = ServiceAccountsPage(tokens, rules, may_manage)
+    forms = TokenForms(tokens, rules, may_manage, page.again, services.again)
+    return {
+        ACCOUNT: page,
+        f"{ACCOUNT}/end": page.end_session,
+        f"{ACCOUNT}/tokens": forms.create,
+        f"{ACCOUNT}/tokens/renew": forms.renew,
+        f"{ACCOUNT}/tokens/revoke": forms.revoke,
+        SERVICE_ACCOUNTS: services,
+        f"{SERVICE_ACCOUNTS}/remove": services.remove,
+    }
+
+
 def account(
     sessions: Sessions,
     current: Callable[[Scope], str | None],
     prefix: str = "",
     sign_out_origin: Callable[[], str | None] = lambda: None,
 ) -> App:
-    """The application for GET ``/-/account``; `?everyone` adds everybody's sessions for an admin.
+    """The page without tokens."""
+    rules = Rules(longest=0, overlap=0, prefix=prefix)
+    return AccountPage(sessions, None, current, rules, lambda _: None, sign_out_origin)
 
-    `current` gives the id of the session that a request came with, None for a password sent with it.
-    `prefix` is the public URL's path. `sign_out_origin` is the provider's origin that signing out leads to
-    (https://host[:port]), which the page's policy has to let through.
-    """
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+def end_session(sessions: Sessions, prefix: str = "") -> App:
+    """The form to end a session, without tokens."""
+    rules = Rules(longest=0, overlap=0, prefix=prefix)
+    page = AccountPage(sessions, None, lambda _: None, rules, lambda _: None, lambda: None)
+    return page.end_session
+
+
+class AccountPage:
+    """GET ``/-/account``; `?everyone` adds everybody's tokens and sessions for an admin."""
+
+    def __init__(
+        self,
+        sessions: Sessions | None,
+        tokens: service_accounts.Tokens | None,
+        current: Callable[[Scope], str | None],
+        rules: Rules,
+        may_manage: MayManage,
+        sign_out_origin: Callable[[], str | None],
+    ) -> None:
+        self._sessions = sessions
+        self._tokens = tokens
+        self._current = current
+        self._rules = rules
+        self._may_manage = may_manage
+        self._sign_out_origin = sign_out_origin
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if await other_method(scope, send):
             return
-        identity = identity_of(scope)
-        assert identity is not None
         try:
             asked = scope["query_string"].decode("latin-1")
             query = parse_qs(asked, keep_blank_values=True, max_num_fields=20)
         except ValueError:
             raise Refused(400, "The query can't be read.", reason="bad_request") from None
+        body = await self._render(scope, everyone="everyone" in query, done=_done(query))
+        scope["exchange"].status = 200
+        await answer(scope, send, 200, body, HTML, policy=_PAGE.policy_with(self._sign_out_origin()))
+
+    async def again(self, scope: Scope, send: Send, refused: Refused, fields: Mapping[str, str]) -> None:
+        """The page in answer to a form of it that was refused, with what was typed."""
+        everyone = fields.get("back") == "everyone"
+        body = await self._render(scope, everyone=everyone, refused=refused, typed=fields)
+        headers = refusal(scope, refused)
+        policy = _PAGE.policy_with(self._sign_out_origin())
+        await answer(scope, send, refused.status, body, HTML, headers=headers, policy=policy)
+
+    async def end_session(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """POST ``/-/account/end``: ends the session named by the form's ``session``.
+
+        One's own, or anyone's for an admin. To anybody else another's session is as one that there is not.
+        """
+        sent = await posted(scope, receive, send, f"{self._rules.prefix}{ACCOUNT}", self._may_manage)
+        if sent is None:
+            return
+        identity, fields = sent
         admin = identity.role >= Role.ADMIN
-        everyone = admin and "everyone" in query
-        here, now = current(scope), time.time()
-        mine = _lately_used(await sessions.list_for(identity.user))
-        all_of_them = _lately_used(await sessions.list_all()) if everyone else []
+        if (sessions := self._sessions) is not None:
+            reach: Callable[[], Awaitable[Sequence[Session]]] = (
+                sessions.list_all if admin else lambda: sessions.list_for(identity.user)
+            )
+            wanted = fields.get("session", "")
+            if any(session.id == wanted for session in await reach()):
+                await sessions.end(wanted, identity.user)
+        # Also where it had ended already: what was asked for is so.
+        everyone = "&everyone" if admin and "everyone" in fields else ""
+        await see_other(scope, send, f"{self._rules.prefix}{ACCOUNT}?ended{everyone}")
+
+    async def _render(
+        self,
+        scope: Scope,
+        *,
+        everyone: bool,
+        done: str | None = None,
+        refused: Refused | None = None,
+        typed: Mapping[str, str] | None = None,
+    ) -> bytes:
+        identity = identity_of(scope)
+        assert identity is not None
+        admin = identity.role >= Role.ADMIN
+        here, now = self._current(scope), time.time()
+        why_not = self._may_manage(identity)
+        mine: list[Session] = []
+        others: list[Session] = []
+        tokens: list[Token] | None = []
+        all_tokens: list[Token] = []
+        if why_not is None:
+            try:
+                if self._sessions is not None:
+                    mine = _lately_used(await self._sessions.list_for(identity.user))
+                    others = _lately_used(await self._sessions.list_all()) if admin and everyone else []
+                if self._tokens is not None:
+                    tokens = list(await self._tokens.list_for(identity))
+                    all_tokens = list(await self._tokens.list_all()) if admin and everyone else []
+            except Refused:
+                # Where the database is away, what was typed is still to be kept.
+                if refused is None:
+                    raise
+                tokens = None
+        making = typed is not None and "expiry" in typed
         this = next((session for session in mine if session.id == here), None)
-        body = _PAGE.render(
-            prefix=prefix,
+        return _PAGE.render(
+            prefix=self._rules.prefix,
+            address=address(scope, self._rules),
             user=identity.user,
             name=this.name if this else "",
             email=this.email if this else "",
             role=identity.role.name.lower(),
-            method=_METHODS.get(identity.method, identity.method),
+            method=_method(identity),
             can=_CAN[identity.role],
-            ended="ended" in query,
+            done=done,
+            problem=refused.message if refused else None,
             signed_in=here is not None,
+            why_not=why_not,
             admin=admin,
-            everyone=everyone,
+            everyone=admin and everyone,
+            tokens=None if tokens is None else listed(tokens, now),
+            all_tokens=listed(all_tokens[:SHOWN], now),
+            tokens_left_out=max(0, len(all_tokens) - SHOWN),
+            making=making,
+            new=token_forms.choices(self._rules, identity.role, now, typed if typed and making else {}),
+            overlaps=token_forms.overlaps(self._rules),
+            sessions=self._sessions is not None,
             mine=[_shown(session, here, now) for session in mine],
-            others=[_shown(session, here, now) for session in all_of_them[:SHOWN]],
-            left_out=max(0, len(all_of_them) - SHOWN),
+            others=[_shown(session, here, now) for session in others[:SHOWN]],
+            left_out=max(0, len(others) - SHOWN),
         )
-        scope["exchange"].status = 200
-        await answer(scope, send, 200, body, HTML, policy=_PAGE.policy_with(sign_out_origin()))
-
-    return app
 
 
-def end_session(sessions: Sessions, prefix: str = "") -> App:
-    """The application for POST ``/-/account/end``: ends the session named by the form's ``session``.
-
-    One's own, or anyone's for an admin. To anybody else another's session is as one that there is not.
-    """
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope["exchange"]
-        if scope["method"] != "POST":
-            raise Refused(
-                405, "Only POST is served here.", reason="bad_request", headers=((b"allow", b"POST"),)
-            )
-        identity = identity_of(scope)
-        assert identity is not None
-        fields = await form(scope, receive)
-        admin = identity.role >= Role.ADMIN
-        reach: Callable[[], Awaitable[Sequence[Session]]] = (
-            sessions.list_all if admin else lambda: sessions.list_for(identity.user)
-        )
-        wanted = fields.get("session", "")
-        if any(session.id == wanted for session in await reach()):
-            await sessions.end(wanted, identity.user)
-        # Also where it had ended already: what was asked for is so.
-        where = f"{prefix}/-/account?ended{'&everyone' if admin and 'everyone' in fields else ''}"
-        exchange.status = 303
-        await answer(scope, send, 303, b"", HTML, headers=((b"location", where.encode()),))
-
-    return app
-
-
+_DONE = {"ended": "The session has ended.", "revoked": "The token is revoked: it counts no more."}
 _METHODS = {"session": "signed in", "basic": "a user name and password with each request"}
 _CAN = {
     Role.NONE: "nothing here",
@@ -145,6 +245,18 @@ _CAN = {
     Role.EDITOR: "see everything, log runs and change what is logged",
     Role.ADMIN: "do everything, deleting and administration included",
 }
+
+
+def _done(query: Mapping[str, object]) -> str | None:
+    return next((words for name, words in _DONE.items() if name in query), None)
+
+
+def _method(identity: Identity) -> str:
+    credential = identity.credential
+    if credential is None:
+        return _METHODS.get(identity.method, identity.method)
+    kind = "a token" if identity.method == "token" else "a token of the identity provider"
+    return f"{kind}, {credential.name}" if credential.name else kind
 
 
 def _lately_used(sessions: Sequence[Session]) -> list[Session]:
@@ -165,45 +277,3 @@ def _shown(session: Session, here: str | None, now: float) -> dict[str, object]:
         "last_seen_at": moment(session.last_seen),
         "ends_at": moment(session.ends),
     }
-
-
-def moment(unix: float) -> str:
-    """For a person, in UTC: a server does not know the reader's time zone."""
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def span(seconds: float) -> str:
-    """How long ago, in the largest unit that fits."""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
-
-
-# The first that matches: Edge and Opera also call themselves Chrome, Chrome also Safari.
-_BROWSERS = (
-    (re.compile(r"Edg(?:e|A|iOS)?/"), "Edge"),
-    (re.compile(r"OPR/"), "Opera"),
-    (re.compile(r"(?:Firefox|FxiOS)/"), "Firefox"),
-    (re.compile(r"(?:Headless)?Chrom(?:e|ium)/|CriOS/"), "Chrome"),
-    (re.compile(r"Version/[0-9.]+ .*Safari/"), "Safari"),
-)
-_SYSTEMS = (
-    ("Windows", "Windows"),
-    ("Android", "Android"),
-    ("iPhone", "iPhone"),
-    ("iPad", "iPad"),
-    ("Mac OS X", "macOS"),
-    ("CrOS", "ChromeOS"),
-    ("Linux", "Linux"),
-)
-
-
-def device(user_agent: str) -> str:
-    """A browser's User-Agent in words that a person knows it by, else its beginning."""
-    browser = next((name for pattern, name in _BROWSERS if pattern.search(user_agent)), None)
-    if browser is None:
-        return user_agent[:60] or "an unnamed program"
-    system = next((name for mark, name in _SYSTEMS if mark in user_agent), None)
-    return f"{browser} on {system}" if system else browser
