@@ -95,6 +95,7 @@ def applications(
             stall=settings.stall_timeout,
             answer=settings.answer_timeout,
             abandoned=settings.abandoned_timeout,
+            verified_names=settings.verified_names,
         ),
         flask_slots=flask_slots,
         whole_slots=whole_slots,

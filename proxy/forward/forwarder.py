@@ -35,6 +35,8 @@ class Rules:
     """How long MLflow may be silent once it has the whole request, or between two events."""
     abandoned: float
     """How long MLflow is waited for when the client has left."""
+    verified_names: bool
+    """Whether runs and logged models bear the verified names of who made them (PROXY_VERIFIED_NAMES)."""
 
 
 class Forwarder:

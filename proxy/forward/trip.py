@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from proxy import headers as header_rules
+from proxy import verified_names
+from proxy.bodies import target_of
 from proxy.exchange import Refused
 from proxy.forward.endings import ClientGone, CutShort
 from proxy.hold import Slots
 from proxy.http1 import Broken, Connection, Headers
 from proxy.identity import identity_of
-from proxy.operations import Operation
+from proxy.operations import Access, Operation
 from proxy.server_info import without_direct_artifacts
 from proxy.watchdog import Passage
 
@@ -24,6 +26,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+# The audit log says what such an operation was about.
+TOLD_OF = frozenset({Access.DELETE, Access.DESTROY, Access.ADMIN})
 # An answer of MLflow that is rewritten is read whole; server-info is some 300 bytes.
 REWRITE_LIMIT = 1024 * 1024
 
@@ -72,6 +76,10 @@ class Trip:
         if not streams and (chunked or length):
             body = await self._whole_body(length)
             chunked, length = False, len(body)
+        if not streams:
+            checked = self._checked(body)
+            if checked is not body:
+                body, length = checked, len(checked)
         began = self._loop.time()
         async with ours.hold.place(self._slots()):
             connection = await self._connect(began)
@@ -115,6 +123,18 @@ class Trip:
             if not message.get("more_body", False):
                 self._passage.deadline = float("inf")
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _checked(self, body: bytes) -> bytes:
+        """The body to send, once names in it are the verified ones; what it is about is noted for the audit
+        log."""
+        operation, path = self._operation, self._exchange.path
+        if operation.access in TOLD_OF:
+            self._exchange.target = target_of(operation, path, self._scope["query_string"], body)
+        if self._forwarder.rules.verified_names and operation.name in verified_names.OPERATIONS:
+            identity = identity_of(self._scope)
+            assert identity is not None  # none of those is open to everybody
+            return verified_names.checked(operation, path, body, identity)
+        return body
 
     def _slots(self) -> Slots | None:
         if self._operation.native:
