@@ -85,7 +85,7 @@ def check_mlflow_file(file: CredentialsFile) -> None:
 
 
 def keep(file: CredentialsFile, server: Server, entry: Entry, say: Say) -> None:
-    """Write what a sign-in gave where plugin and client find it, and revoke the token that was there before."""
+    """Write what a sign-in gave where MLflow finds it, and revoke the token that was there before."""
     with file.locked():
         before = file.read().get(server.url)
         if entry.token is not None:
