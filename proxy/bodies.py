@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,7 +24,15 @@ class BadBody(ValueError):
     """A body that is not one JSON object; the text says what is wrong with it."""
 
 
-def read_object(body: bytes) -> dict[str, Any]:
+class Body(NamedTuple):
+    """A body as it was read."""
+
+    found: dict[str, Any]
+    strict: bool
+    """Whether it is JSON as RFC 8259 has it; else it holds what Python's json reads beyond that."""
+
+
+def read_object(body: bytes) -> Body:
     """The JSON object that MLflow reads from that body. Raises BadBody.
 
     As mlflow/server/handlers.py, _get_normalized_request_json: ``json.loads`` of the bytes (Flask's
@@ -37,33 +45,42 @@ def read_object(body: bytes) -> dict[str, Any]:
     if pause:
         gc.disable()
     try:
-        found = _read(body)
+        found, strict = _read(body)
     finally:
         if pause:
             gc.enable()
     if not isinstance(found, dict):
         raise BadBody(f"it is {_KINDS.get(type(found), 'not an object')}")
-    return found
+    return Body(found, strict)
 
 
-def written(found: dict[str, Any]) -> bytes:
-    """That object as JSON in UTF-8, each name once: there is one way to read it."""
-    try:
+def written(found: dict[str, Any], strict: bool) -> bytes:
+    """That object as JSON, each name once: there is one way to read it. `strict` as it was read."""
+    if strict:
         return orjson.dumps(found)
-    except TypeError:
-        pass  # a number beyond 64 bits or half a surrogate pair, which Python's json has read
+    # orjson would write NaN as null, and not write half a surrogate pair or a number beyond 64 bits.
     return json.dumps(found, separators=(",", ":")).encode("ascii")
+
+
+def printable(text: str, longest: int) -> str:
+    """The beginning of a text, as a database, a log and a terminal take it: no NUL, no half surrogate pair,
+    no control character."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:longest]
+    )
 
 
 _KINDS = {list: "an array", str: "a string in a string", bool: "true or false", type(None): "null"}
 
 
-def _read(body: bytes) -> Any:
+def _read(body: bytes) -> tuple[Any, bool]:
     try:
-        found: Any = orjson.loads(body)  # stricter than json, and in a third of the time
+        found: Any = orjson.loads(body)  # reads less than json, and in a third of the time
     except orjson.JSONDecodeError:
-        found = _lenient(body)
-    return _lenient(found) if isinstance(found, str) else found
+        found, strict = _lenient(body), False
+    else:
+        strict = True
+    return (_lenient(found), False) if isinstance(found, str) else (found, strict)
 
 
 def _lenient(text: bytes | str) -> Any:
@@ -136,7 +153,7 @@ def target_of(operation: Operation, path: str, query: bytes, body: bytes) -> dic
     found: dict[str, str] = {}
     if body and len(body) <= LIMIT:
         try:
-            named = read_object(body)
+            named = read_object(body).found
         except BadBody:
             named = {}
         for field, value in named.items() if len(named) <= 100 else ():
@@ -155,17 +172,15 @@ def _tell(found: dict[str, str], operation: Operation, field: str, value: Any) -
     if told is None:
         return
     values = value if isinstance(value, list) else [value]
-    texts = [_printable(one) for one in values[:_MOST] if isinstance(one, str | int)]
+    texts = [_text(one) for one in values[:_MOST] if isinstance(one, str | int)]
     if text := ",".join(text for text in texts if text):
         found[told] = text[:_LONGEST]
 
 
-def _printable(value: str | int) -> str:
-    # More digits than that Python refuses to print (sys.int_info.str_digits_check_threshold).
-    text = str(value)[:_LONGEST] if isinstance(value, str) or abs(value) < 10**18 else "a large number"
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+def _text(value: str | int) -> str:
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a large number"  # of more digits Python may refuse to print them (sys.set_int_max_str_digits)
+    return printable(str(value), _LONGEST)
 
 
 def _places(operation: str, path: str) -> Iterator[tuple[str, str]]:

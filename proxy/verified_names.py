@@ -24,8 +24,7 @@ CLAIMED_TAG = "mlflow_proxy.claimed_user"
 
 # runs.user_id is String(256) (mlflow/store/tracking/dbmodels/models.py); what is longer is an error of the
 # database's, which MLflow's client would repeat for minutes.
-_LONGEST_USER = 256
-_LONGEST_NAME = 256
+_LONGEST = 256
 # A run's keys have 250 characters at most, a logged model's 255.
 _LONGEST_KEY = 256
 # MLflow takes 100 in a batch (mlflow/utils/validation.py), and any number on creating. Looking at one of the
@@ -57,10 +56,10 @@ def checked(operation: Operation, path: str, body: bytes, identity: Identity) ->
             reason="body_too_large",
         )
     try:
-        found = bodies.read_object(body)
+        found, strict = bodies.read_object(body)
     except bodies.BadBody as error:
         raise _bad(operation, str(error)) from None
-    return bodies.written(rule(operation, found, identity))
+    return bodies.written(rule(operation, found, identity), strict)
 
 
 def guarded(key: str) -> bool:
@@ -118,7 +117,7 @@ def _create_run(operation: Operation, found: dict[str, Any], identity: Identity)
     before it (handlers.py, _get_request_message), so what we write comes first."""
     claimed = found.pop("user_id", None), found.pop("userId", None)
     tags = _tags(operation, found, identity, claimed)
-    return {"user_id": identity.user[:_LONGEST_USER], "tags": tags, **found}
+    return {"user_id": bodies.printable(identity.user, _LONGEST), "tags": tags, **found}
 
 
 def _create_logged_model(operation: Operation, found: dict[str, Any], identity: Identity) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _create_promptlab_run(operation: Operation, found: dict[str, Any], identity:
     """It is read as JSON without protobuf, and any tag at all makes it fail (mlflow/utils/promptlab_utils.py
     hands dicts to the store), so user_id is the one thing that can be written."""
     _refuse_tags(operation, found, identity)
-    return {**found, "user_id": identity.user[:_LONGEST_USER]}
+    return {**found, "user_id": bodies.printable(identity.user, _LONGEST)}
 
 
 def _tags(
@@ -150,9 +149,9 @@ def _tags(
         if key is not None:
             _refuse_guarded(key, "set")
         kept.append(tag)
-    ours = {USER_TAG: identity.user[:_LONGEST_USER]}
+    ours = {USER_TAG: bodies.printable(identity.user, _LONGEST)}
     if identity.credential is not None and identity.credential.name:
-        ours[CREDENTIAL_TAG] = identity.credential.name[:_LONGEST_NAME]
+        ours[CREDENTIAL_TAG] = bodies.printable(identity.credential.name, _LONGEST)
     if claim := _claim(claimed, identity):
         ours[CLAIMED_TAG] = claim
     return [{"key": key, "value": value} for key, value in ours.items()] + kept
@@ -162,10 +161,7 @@ def _claim(claimed: tuple[Any, ...], identity: Identity) -> str | None:
     for text in claimed:
         # MLflow's client says "unknown" where nothing was claimed (tracking/_tracking_service/client.py).
         if isinstance(text, str) and text not in ("", "unknown", identity.user):
-            return "".join(
-                character if character.isprintable() else "\N{REPLACEMENT CHARACTER}"
-                for character in text[:_LONGEST_NAME]
-            )
+            return bodies.printable(text, _LONGEST)
     return None
 
 
