@@ -63,9 +63,9 @@ def read(document: Any, issuer: str) -> Metadata:
         )
     return Metadata(
         issuer=issuer,
-        authorization=_endpoint(document, "authorization_endpoint", local),
-        token=_endpoint(document, "token_endpoint", local),
-        keys=_endpoint(document, "jwks_uri", local),
+        authorization=endpoint(document, "authorization_endpoint", local),
+        token=endpoint(document, "token_endpoint", local),
+        keys=endpoint(document, "jwks_uri", local),
         userinfo=_optional(document, "userinfo_endpoint", local),
         end_session=_optional(document, "end_session_endpoint", local),
         algorithms=algorithms,
@@ -99,10 +99,14 @@ def is_loopback(url: str) -> bool:
 
 
 def _optional(document: Mapping[str, Any], name: str, local: bool) -> str | None:
-    return None if document.get(name) in (None, "") else _endpoint(document, name, local)
+    return None if document.get(name) in (None, "") else endpoint(document, name, local)
 
 
-def _endpoint(document: Mapping[str, Any], name: str, local: bool) -> str:
+def endpoint(document: Mapping[str, Any], name: str, local: bool) -> str:
+    """The https URL of that name in a document, or an http one on loopback where the issuer is `local` too.
+
+    Raises ProviderUnavailable.
+    """
     value = document.get(name)
     try:
         parts = (

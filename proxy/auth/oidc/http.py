@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
@@ -35,9 +37,13 @@ class TokenError(Exception):
 
 
 class Http:
-    """One client for one provider. Who makes it closes it."""
+    """One client for one provider. Who makes it closes it.
 
-    def __init__(self, client_id: str, client_secret: str | None) -> None:
+    `ca` is a file with the authorities of its certificates, where they are not the system's.
+    """
+
+    def __init__(self, client_id: str, client_secret: str | None, *, ca: Path | None = None) -> None:
+        tls = {} if ca is None else {"verify": ssl.create_default_context(cafile=ca)}
         self._client = AsyncOAuth2Client(
             client_id,
             client_secret,
@@ -51,6 +57,7 @@ class Http:
             follow_redirects=False,
             limits=httpx2.Limits(max_connections=_CONNECTIONS, keepalive_expiry=15),
             event_hooks={"response": [_bound]},
+            **tls,
         )
         self._client.register_client_auth_method(("client_secret_basic", _basic))
 

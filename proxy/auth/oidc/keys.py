@@ -30,6 +30,21 @@ _PUBLIC = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
 
+class UnknownKey(ProviderError):
+    """A signature by a key that is not among the published ones."""
+
+    def __init__(self, asked: float, again: float) -> None:
+        super().__init__(
+            "bad_token",
+            "The identity provider's token can't be verified.",
+            check="It is signed with a key that is not among the provider's published keys.",
+        )
+        self.asked = asked
+        """When the keys were fetched, in Unix seconds."""
+        self.again = again
+        """Seconds until they may be fetched again."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     kid: str | None
@@ -46,22 +61,23 @@ class Keys:
         self._fetch = fetch
         self._known: tuple[_Known, ...] = ()
         self._fetched = self._tried = -1e9
+        self._asked = 0.0  # as _fetched, by the wall clock
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str | None, algorithm: str) -> Key:
-        """The one key for that id and algorithm. Raises ProviderError: bad_token where there is none,
-        ProviderUnavailable where no keys could be had."""
+        """The one key for that id and algorithm. Raises UnknownKey where there is none, ProviderUnavailable
+        where no keys could be had."""
         found = self._look(kid, algorithm)
         if found is None or time.monotonic() - self._fetched > OLD:
             await self._again(kid, algorithm)
             found = self._look(kid, algorithm)
         if found is None:
-            raise ProviderError(
-                "bad_token",
-                "The identity provider's token can't be verified.",
-                check="It is signed with a key that is not among the provider's published keys.",
-            )
+            raise UnknownKey(self._asked, max(0.0, self._tried + PACE - time.monotonic()))
         return found
+
+    async def warm(self) -> None:
+        """Fetch them now, so that the first token does not wait. Raises ProviderUnavailable."""
+        await self._again(None, "")
 
     async def _again(self, kid: str | None, algorithm: str) -> None:
         async with self._lock:
@@ -79,8 +95,9 @@ class Keys:
                 return
             self._tried = now
             try:
+                asked = time.time()
                 self._known = read(await self._fetch())
-                self._fetched = time.monotonic()
+                self._fetched, self._asked = time.monotonic(), asked
             except ProviderUnavailable as error:
                 if not self._known:
                     raise

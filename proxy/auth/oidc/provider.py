@@ -17,6 +17,7 @@ from proxy.auth.oidc.endpoints import Endpoints
 from proxy.auth.oidc.failures import ProviderError, ProviderRefused, ProviderUnavailable
 from proxy.auth.oidc.http import TokenError
 from proxy.auth.oidc.identity import Identities
+from proxy.auth.oidc.keys import Keys
 from proxy.auth.oidc.state import SignIn, SignIns
 from proxy.auth.oidc.tokens import Logout
 
@@ -71,6 +72,11 @@ class Provider:
     @property
     def issuer(self) -> str:
         return self._endpoints.issuer
+
+    @property
+    def keys(self) -> Keys:
+        """What it signs with; not for a plain OAuth2 provider, which signs nothing."""
+        return self._endpoints.keys
 
     @property
     def label(self) -> str:

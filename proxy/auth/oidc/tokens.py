@@ -59,7 +59,7 @@ async def id_token(
     `nonce` is None where a token was refreshed (12.2). Raises ProviderError (bad_token), and
     ProviderUnavailable where the keys can't be had.
     """
-    header, claims = await _verified(token, keys, algorithms)
+    header, claims = await verified(token, keys, algorithms)
     checked = CodeIDToken(
         claims,
         header,
@@ -94,7 +94,7 @@ async def logout_token(
     token: Any, keys: Keys, *, issuer: str, client_id: str, algorithms: Collection[str], skew: float
 ) -> Logout:
     """What a logout token that is valid for us says (OpenID Connect Back-Channel Logout 1.0, 2.6)."""
-    _, claims = await _verified(token, keys, algorithms, kinds=("jwt", "logout+jwt"))
+    _, claims = await verified(token, keys, algorithms, kinds=("jwt", "logout+jwt"))
     registry = jwt.JWTClaimsRegistry(
         now=int(time.time()),
         leeway=int(skew),
@@ -123,10 +123,14 @@ async def logout_token(
     return Logout(issuer, subject, sid, jti, float(claims["iat"]))
 
 
-async def _verified(
+async def verified(
     token: Any, keys: Keys, algorithms: Collection[str], kinds: Collection[str] = ("jwt",)
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims of a token whose signature is the provider's."""
+    """Header and claims of a token whose signature is the provider's; nothing of the claims is looked at.
+
+    `kinds` are those of its header (typ), in small letters; ``jwt`` where it has none. Raises ProviderError
+    (bad_token; keys.UnknownKey), and ProviderUnavailable where the keys can't be had.
+    """
     if not isinstance(token, str) or len(token) > LONGEST or not _COMPACT.fullmatch(token):
         raise _bad("The token is not a signed one.")
     header = _header(token)
