@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, TypeVar
 from proxy.auth.refusals import Refusal
 from proxy.auth.session.info import NO_DATABASE, OVER
 from proxy.auth.session.known import Known, KnownSessions
-from proxy.auth.session.renewal import Ended, Later, Provider, Roles, renewal
+from proxy.auth.session.renewal import Ended, Provider, Renewed, Roles, person, renewal
 from proxy.auth.session.sealing import Sealing
 from proxy.identity import Identity, Role
-from proxy.store import Connection, SessionRow, Store, StoreUnavailable
+from proxy.store import Connection, SessionRow, Store, StoreUnavailable, people
 from proxy.store import sessions as rows
 
 if TYPE_CHECKING:
+    from proxy.audit import Audit, Event
     from proxy.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,17 @@ class Confirming:
         roles: Roles,
         sealing: Sealing,
         known: KnownSessions,
+        audit: Audit,
     ) -> None:
         self._store = store
         self._provider = provider
         self._roles = roles
         self._sealing = sealing
         self._known = known
+        self._audit = audit
+        # A refresh token of that kind outlives the provider's own session, so its refusal says that the
+        # person's access has ended; without it, that the session has, as it does at night.
+        self._outlives_sessions = "offline_access" in settings.oauth_scopes.split()
         self._idle = settings.session_idle
         self._refresh = settings.session_refresh
         self._grace = settings.session_grace
@@ -93,21 +99,36 @@ class Confirming:
         """The row as it is after the provider was asked; None where the session has ended by that."""
         outcome = await renewal(row, self._provider, self._sealing, self._roles)
         now = time.time()
-        if isinstance(outcome, Ended):
-            await self._persist(lambda db: rows.end(db, [row.id], now, outcome.by))
-            log.info("session of %r ended by %s", row.user, outcome.by)
-            return None
-        if isinstance(outcome, Later):
-            values: dict[str, object] = {"retry": now + RETRY_SECONDS}
-        else:
-            values = {**outcome.values, "refreshed": now, "retry": 0.0, "issued": row.issued + 1}
 
-        def write(db: Connection) -> SessionRow | None:
+        def write(db: Connection) -> tuple[SessionRow | None, Event | None]:
+            if isinstance(outcome, Ended):
+                rows.end(db, [row.id], now, outcome.by)
+                return None, self._told(db, row, outcome, claimed)
+            values: dict[str, object] = {"retry": now + RETRY_SECONDS}
+            event = None
+            if isinstance(outcome, Renewed):
+                values = {**outcome.values, "refreshed": now, "retry": 0.0, "issued": row.issued + 1}
+                event = self._told(db, row, outcome, claimed)
             rows.refreshed(db, row.id, claimed, **values)
             found = rows.read(db, row.id)
-            return None if found is None or self.over(found, now) else found
+            return (None if found is None or self.over(found, now) else found), event
 
-        return await self._persist(write)
+        renewed, event = await self._persist(write)
+        if isinstance(outcome, Ended):
+            log.info("session of %r ended by %s", row.user, outcome.by)
+        if event is not None:
+            self._audit.record(event, user=row.user, target={"user": row.user})
+        return renewed
+
+    def _told(self, db: Connection, row: SessionRow, outcome: Renewed | Ended, asked: float) -> Event | None:
+        """Note in the table of people what the provider said, having been asked at that time: the person's
+        tokens go by it. Returns what has become of them."""
+        if outcome.claims is not None:
+            return "tokens_restored" if people.vouch(db, person(outcome.claims, asked)) else None
+        if isinstance(outcome, Renewed) or not outcome.refused or not self._outlives_sessions:
+            return None
+        suspended = people.suspend(db, row.issuer, row.subject, time.time(), outcome.by)
+        return "tokens_suspended" if suspended else None
 
     async def _persist(self, query: Callable[[Connection], T]) -> T:
         """Write what the provider said: tried again, as a new refresh token would be lost with it."""

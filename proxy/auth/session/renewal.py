@@ -11,7 +11,7 @@ from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError, ProviderRefused
 from proxy.auth.session.sealing import Sealing
 from proxy.identity import PASSWORD_ISSUER, Role
-from proxy.store import SessionRow
+from proxy.store import Person, SessionRow
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Renewed:
     """The row's columns as they are now."""
 
     values: dict[str, Any]
+    claims: Claims | None = None
+    """What the provider said of the person, where it said anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class Ended:
     """The session ends, because of that."""
 
     by: str
+    claims: Claims | None = None
+    """As in Renewed."""
+    refused: bool = False
+    """Whether the provider vouches for the person no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,23 @@ def columns(claims: Claims) -> dict[str, Any]:
     }
 
 
+def person(claims: Claims, at: float) -> Person:
+    """Whom the provider vouched for at that Unix time, as the table of people has it."""
+    return Person(
+        issuer=claims.issuer,
+        subject=claims.subject,
+        user=(claims.user or claims.subject)[:512],
+        vouched=at,
+        **columns(claims),
+    )
+
+
 async def renewal(
     row: SessionRow, provider: Provider | None, sealing: Sealing, roles: Roles
 ) -> Renewed | Ended | Later:
     """Decide what becomes of a session whose groups have to be asked for again. Writes nothing."""
     claims, sealed = claims_of_row(row), row.tokens
+    new: Claims | None = None
     if row.issuer != PASSWORD_ISSUER:
         tokens = None if row.tokens is None else sealing.open(row.tokens)
         if provider is None or (row.tokens is not None and tokens is None):
@@ -80,7 +98,7 @@ async def renewal(
             try:
                 new, tokens = await provider.refresh(tokens, row.subject)
             except ProviderRefused as error:
-                return Ended(f"the identity provider ({error.reason})")
+                return Ended(f"the identity provider ({error.reason})", refused=True)
             except ProviderError as error:
                 log.warning("the identity provider was asked for a session's groups in vain: %s", error)
                 return Later()
@@ -94,11 +112,11 @@ async def renewal(
                 claims = new
     role = roles(claims)
     if role is None:
-        return Ended("the settings of who gets in")
+        return Ended("the settings of who gets in", claims=new)
     values = columns(claims)
     if (sid := claims.sid) is not None:
         values["provider_sid"] = sid
-    return Renewed({**values, "role": int(role), "tokens": sealed})
+    return Renewed({**values, "role": int(role), "tokens": sealed}, claims=new)
 
 
 def _text(text: str, longest: int) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from proxy.audit import NO_AUDIT, Audit
 from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError
 from proxy.auth.refusals import Refusal
@@ -16,11 +17,12 @@ from proxy.auth.session.confirming import Confirming
 from proxy.auth.session.cookie import Cookie, Payload, new_key, own_url, session_id
 from proxy.auth.session.info import NO_DATABASE, NO_SESSION, OVER, SessionInfo, SignedOut, session_info
 from proxy.auth.session.known import Known, KnownSessions
-from proxy.auth.session.renewal import Provider, Roles, columns
+from proxy.auth.session.renewal import Provider, Roles, columns, person
 from proxy.auth.session.sealing import Sealing
+from proxy.auth.verified import reserved_name
 from proxy.exchange import Refused
-from proxy.identity import Identity
-from proxy.store import Connection, NewSession, SessionRow, Store, StoreUnavailable
+from proxy.identity import PASSWORD_ISSUER, Identity
+from proxy.store import Connection, NewSession, SessionRow, Store, StoreUnavailable, people
 from proxy.store import sessions as rows
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Sessions:
         roles: Roles,
         observe: Callable[[str, str], None],
         cookie_secrets: tuple[str, ...],
+        audit: Audit = NO_AUDIT,
     ) -> None:
         """``roles`` says what somebody with these claims may do, None where they may not get in (any more);
         of a session that is asked about later, ``claims.raw`` holds ``sid`` at most. ``observe(method,
@@ -56,6 +59,7 @@ class Sessions:
         self._store = store
         self._roles = roles
         self._observe = observe
+        self._audit = audit
         self._idle = settings.session_idle
         self._lifetime = settings.session_lifetime
         self._refresh = settings.session_refresh
@@ -65,7 +69,7 @@ class Sessions:
         where = settings.oauth_issuer_url or settings.oauth_token_url or ""
         self._sealing = Sealing(cookie_secrets, f"{settings.oauth_client_id or ''} {where}")
         self._known = KnownSessions()
-        self._confirming = Confirming(settings, store, provider, roles, self._sealing, self._known)
+        self._confirming = Confirming(settings, store, provider, roles, self._sealing, self._known, audit)
         self._by_cookie = self._known.by_cookie
         self._find = self._cookie.find
         self._asking: dict[str, asyncio.Task[Known | Refusal]] = {}
@@ -189,12 +193,14 @@ class Sessions:
         """Begin a session for somebody who has just signed in; returns the Set-Cookie header's value.
 
         Its id is always new. ``previous`` is the Cookie header of the request: the session it leads to ends.
-        Raises ProviderError (``not_admitted``) where the settings let this person not in, Refused (503)
-        where the database does not answer.
+        Raises ProviderError (``not_admitted``) where the settings let this person not in, or the user name is
+        not a person's; Refused (503) where the database does not answer.
         """
         role = self._roles(claims)
         if role is None:
             raise ProviderError("not_admitted", "You are not among those who may use this service.")
+        if claims.issuer != PASSWORD_ISSUER and reserved_name(claims.user or claims.subject):
+            raise ProviderError("not_admitted", "Your user name is one that only programs have here.")
         key, now = new_key(), time.time()
         session = NewSession(
             id=session_id(key),
@@ -212,13 +218,18 @@ class Sessions:
         )
         old = self._id_in(previous)
 
-        def begin(db: Connection) -> SessionRow | None:
+        def begin(db: Connection) -> tuple[SessionRow | None, bool]:
             if old is not None:
                 rows.end(db, [old], now, "signing in again")
             rows.insert(db, session)
-            return rows.read(db, session.id)
+            restored = claims.issuer != PASSWORD_ISSUER and people.vouch(
+                db, person(claims, now), signed_in=True
+            )
+            return rows.read(db, session.id), restored
 
-        row = await self._asked(self._store.run(begin))
+        row, restored = await self._asked(self._store.run(begin))
+        if restored:
+            self._audit.record("tokens_restored", user=session.user, target={"user": session.user})
         assert row is not None
         if old is not None:
             self._known.ended([old])

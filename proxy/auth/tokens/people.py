@@ -1,0 +1,36 @@
+"""What the identity provider last said of people, for access tokens that say less than a sign-in does."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from proxy.auth.session.renewal import person
+from proxy.auth.tokens.judging import claims_of
+from proxy.store import Store, StoreUnavailable, people
+
+if TYPE_CHECKING:
+    from proxy.auth.oidc.claims import Claims
+
+
+class People:
+    """The people who have signed in here, on any replica."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def claims(self, issuer: str, subject: str) -> Claims | None:
+        """What the provider said at the last sign-in or refresh; None of a stranger.
+
+        Raises StoreUnavailable.
+        """
+        found = await self._store.run(lambda db: people.read(db, issuer, subject))
+        return None if found is None else claims_of(found)
+
+    async def vouch(self, claims: Claims, at: float) -> None:
+        """Note what an access token says that was made at that Unix time (its ``iat``), so that its owner can
+        make tokens of ours without a browser. Only for claims as whole as a sign-in's: they take its place,
+        unless what is there is newer. Where the database does not answer, nothing is noted.
+        """
+        with contextlib.suppress(StoreUnavailable):
+            await self._store.run(lambda db: people.vouch(db, person(claims, at)))
