@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from proxy.auth.beside import columns, database, when
 from proxy.auth.session.info import SessionInfo, session_info
 from proxy.errors import UserError
-from proxy.store import Connection, Store, StoreUnavailable
+from proxy.store import Connection
 from proxy.store import sessions as rows
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
 
-T = TypeVar("T")
 _SHORT = 12  # characters of an id that a list shows, and that are enough to name it
 _LEAST = 6
 
 
 def list_sessions(settings: Settings) -> list[SessionInfo]:
     """Everybody's running sessions, the latest used first. Raises UserError."""
-    with _store(settings) as run:
+    with database(settings) as run:
         return [
             session_info(row) for row in run(lambda db: rows.live(db, time.time(), settings.session_idle))
         ]
@@ -50,7 +49,7 @@ def end_sessions(settings: Settings, which: str) -> list[SessionInfo]:
         rows.end(db, [row.id for row in found], now, "the command line")
         return [session_info(row) for row in found]
 
-    with _store(settings) as run:
+    with database(settings) as run:
         return run(end)
 
 
@@ -58,31 +57,6 @@ def table(sessions: Sequence[SessionInfo]) -> str:
     """Sessions in columns, a line each, with a line above that names them."""
     lines = [("id", "user", "role", "began", "last used", "address", "browser")]
     for each in sessions:
-        texts = (each.user, each.role.name.lower(), _when(each.created), _when(each.last_seen))
+        texts = (each.user, each.role.name.lower(), when(each.created), when(each.last_seen))
         lines.append((each.id[:_SHORT], *texts, each.client, each.user_agent[:60]))
-    shown = [tuple(map(_one_line, line)) for line in lines]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in shown
-    )
-
-
-@contextlib.contextmanager
-def _store(settings: Settings) -> Iterator[Callable[[Callable[[Connection], T]], T]]:
-    store = Store.open(settings)
-    try:
-        yield store.run_blocking
-    except StoreUnavailable as error:
-        raise UserError(f"PROXY_DATABASE_URL: the database does not answer: {error}") from None
-    finally:
-        store.close()
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def _one_line(text: str) -> str:
-    # A browser's name is a stranger's text, and a terminal obeys control characters.
-    return "".join(c if c.isprintable() else "?" for c in text)
+    return columns(lines)

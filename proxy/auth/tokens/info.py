@@ -59,6 +59,11 @@ def account_info(row: ServiceAccountRow) -> ServiceAccount:
     return ServiceAccount(row.name, Role(row.role), row.description, row.created, row.created_by)
 
 
+def target_of(token: TokenInfo) -> dict[str, str]:
+    """What the audit log calls a token."""
+    return {"token": token.id, "token_name": token.name, "user": token.user}
+
+
 def may_manage(identity: Identity, provider: str | None = None) -> str | None:
     """None where this caller may make, renew, revoke and list tokens, else why not, for the caller.
 

@@ -11,7 +11,7 @@ from proxy.auth.refusals import Refusal
 from proxy.auth.tokens import changes
 from proxy.auth.tokens.changes import Asked, By, CannotBe
 from proxy.auth.tokens.in_use import TokensInUse
-from proxy.auth.tokens.info import ServiceAccount, TokenInfo, account_info, may_manage
+from proxy.auth.tokens.info import ServiceAccount, TokenInfo, account_info, may_manage, target_of
 from proxy.auth.tokens.judging import Judge, Owner, PasswordRole
 from proxy.auth.tokens.words import NO_DATABASE
 from proxy.auth.verified import Verified
@@ -118,7 +118,7 @@ class Tokens:
         self._audit.record(
             "token_created",
             exchange=exchange,
-            target=_target(info),
+            target=target_of(info),
             role=role.name.lower(),
             read_only=read_only,
             expires=round(row.expires),
@@ -147,7 +147,7 @@ class Tokens:
         self._audit.record(
             "token_renewed",
             exchange=exchange,
-            target=_target(info),
+            target=target_of(info),
             renews=old.id,
             expires=round(row.expires),
         )
@@ -172,7 +172,7 @@ class Tokens:
         row, revoked = await self._asked(end)
         self._in_use.revoked(revoked)
         if revoked:
-            self._audit.record("token_revoked", exchange=exchange, target=_target(self._info(row)))
+            self._audit.record("token_revoked", exchange=exchange, target=target_of(self._info(row)))
 
     async def list_for(self, identity: Identity) -> list[TokenInfo]:
         """The caller's own tokens: those that count, then those that ended in the last 30 days."""
@@ -287,7 +287,3 @@ def _may_renew(identity: Identity, row: TokenRow) -> bool:
 
 def _no_token(token_id: str) -> CannotBe:
     return CannotBe(404, f"There is no token {token_id[:16]!r}.")
-
-
-def _target(token: TokenInfo) -> dict[str, str]:
-    return {"token": token.id, "token_name": token.name, "user": token.user}
