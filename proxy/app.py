@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from proxy import oauth2, ui_script
-from proxy.auth import Authenticator
-from proxy.auth.oidc import Provider
-from proxy.auth.session import Sessions
+from proxy.auth.tokens.tokens import Tokens
+from proxy.callers import Callers, SignInParts
 from proxy.edge import Edge
 from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
@@ -20,26 +19,18 @@ from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.operations import OWN
-from proxy.pages.account import account, end_session
+from proxy.pages.account import account_pages
 from proxy.pages.current_user import current_user
 from proxy.pages.health import livez, readyz
 from proxy.pages.metrics import metrics as metrics_page
 from proxy.pages.sign_in import signed_in
+from proxy.pages.token_forms import Rules as TokenRules
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
 from proxy.watchdog import Watchdog
 
 # For anybody to read: what is wrong where is in the log.
 _USERS_PROBLEM = "the users file has a mistake; its last good content is in force, and the log says more"
-
-
-@dataclass(frozen=True, slots=True)
-class SignInParts:
-    """What signing in with an identity provider takes; there is none where no provider is set."""
-
-    provider: Provider
-    sessions: Sessions
-    keys: Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +44,19 @@ class Applications:
     scraper: Edge
     """The metrics and the probes, without a credential (PROXY_METRICS_ADDRESS)."""
     pool: Pool
-    watchdog: Watchdog
 
 
 def applications(
     settings: Settings,
     mlflow: MlflowServer,
-    authenticator: Authenticator,
+    callers: Callers,
     metrics: Metrics,
     access_log: AccessLog,
+    watchdog: Watchdog,
     *,
     jobs_port: int,
     certificate_names: tuple[str, ...],
-    sign_in: SignInParts | None = None,
+    own_authority: bool = False,
 ) -> Applications:
     """Put the service together; nothing runs yet."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
@@ -81,7 +72,7 @@ def applications(
     metrics.held_requests = lambda: hold.waiting
     metrics.slots = lambda: {"flask": flask_slots.used, "whole": whole_slots.used}
     pool = Pool(mlflow.socket)
-    watchdog = Watchdog()
+    authenticator, sign_in = callers.authenticator, callers.sign_in
 
     forward = Forwarder(
         pool,
@@ -110,6 +101,7 @@ def applications(
             readyz(
                 mlflow,
                 users=lambda: _USERS_PROBLEM if authenticator.users.problem else None,
+                **{"audit-log": lambda: callers.audit.problem},
                 **({} if sign_in is None else _looks(sign_in)),
             ),
             anywhere=True,
@@ -117,9 +109,11 @@ def applications(
         "/metrics": Page(OWN["metrics"], metrics_page(metrics), anywhere=True),
     }
     pages = dict(probes)
+    if callers.tokens is not None:
+        pages |= _credential_pages(settings, callers, callers.tokens, prefix, own_authority)
     session_gate = None
     if sign_in is not None:
-        pages |= _sign_in_pages(settings, sign_in, authenticator, hosts, metrics, prefix)
+        pages |= _sign_in_pages(settings, sign_in, callers, hosts, metrics)
         mlflow_ui = ui_script.adding_script(mlflow_ui)
         session_gate = SignIn(
             sign_in.sessions,
@@ -141,11 +135,10 @@ def applications(
         sign_in=session_gate,
     )
     return Applications(
-        public=Edge(gate, metrics, access_log, settings.trusted_proxies),
-        internal=Edge(gate, metrics, access_log, (), internal=True),
-        scraper=Edge(pages_alone(probes), metrics, access_log, ()),
+        public=Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies),
+        internal=Edge(gate, metrics, access_log, callers.audit, (), internal=True),
+        scraper=Edge(pages_alone(probes), metrics, access_log, callers.audit, ()),
         pool=pool,
-        watchdog=watchdog,
     )
 
 
@@ -157,14 +150,9 @@ def _looks(sign_in: SignInParts) -> dict[str, Callable[[], str | None]]:
 
 
 def _sign_in_pages(
-    settings: Settings,
-    sign_in: SignInParts,
-    authenticator: Authenticator,
-    hosts: Hosts,
-    metrics: Metrics,
-    prefix: str,
+    settings: Settings, sign_in: SignInParts, callers: Callers, hosts: Hosts, metrics: Metrics
 ) -> dict[str, Page]:
-    passwords = authenticator if settings.basic_auth else None
+    passwords = callers.authenticator if settings.basic_auth else None
     routes = oauth2.routes(
         settings, sign_in.provider, sign_in.sessions, passwords, hosts, sign_in.keys, metrics.authentication
     )
@@ -173,16 +161,23 @@ def _sign_in_pages(
     return {
         **{path: Page(OWN["sign-in"], app) for path, app in routes.items()},
         "/oauth2/userinfo": Page(OWN["own"], who),
-        "/-/account": Page(
-            OWN["own"],
-            account(
-                sign_in.sessions,
-                lambda scope: scope["exchange"].session,
-                prefix,
-                sign_in.provider.sign_out_origin,
-            ),
-        ),
-        "/-/account/end": Page(OWN["own"], end_session(sign_in.sessions, prefix)),
         "/-/signed-in": Page(OWN["sign-in"], signed_in),
         ui_script.PATH: Page(OWN["sign-in"], ui_script.script),
     }
+
+
+def _credential_pages(
+    settings: Settings, callers: Callers, tokens: Tokens, prefix: str, own_authority: bool
+) -> dict[str, Page]:
+    sign_in = callers.sign_in
+    account = account_pages(
+        None if sign_in is None else sign_in.sessions,
+        tokens,
+        lambda scope: scope["exchange"].session,
+        TokenRules(
+            settings.token_max_lifetime, settings.token_overlap, settings.public_url, prefix, own_authority
+        ),
+        tokens.may_manage,
+        *([] if sign_in is None else [sign_in.provider.sign_out_origin]),
+    )
+    return {path: Page(OWN["own"], app) for path, app in account.items()}

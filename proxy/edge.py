@@ -37,6 +37,12 @@ class Observer(Protocol):
     def observe(self, exchange: Exchange) -> None: ...
 
 
+class Audit(Protocol):
+    """The audit log: told of every exchange when it is over, it keeps those that are events."""
+
+    def observe(self, exchange: Exchange) -> None: ...
+
+
 class Log(Protocol):
     """The access log: told of every exchange when it is over."""
 
@@ -51,6 +57,7 @@ class Edge:
         app: App,
         metrics: Observer,
         access_log: Log,
+        audit: Audit,
         trusted_proxies: Sequence[addresses.Network],
         *,
         internal: bool = False,
@@ -58,6 +65,7 @@ class Edge:
         self._app = app
         self._metrics = metrics
         self._log = access_log
+        self._audit = audit
         self._trusted = tuple(trusted_proxies)
         self._internal = internal
         # Unique between processes by its first half, within one by its second: a tenth of uuid4's cost.
@@ -158,6 +166,7 @@ class Edge:
         self._metrics.end()
         self._metrics.observe(exchange)
         self._log.write(exchange, query)
+        self._audit.observe(exchange)
 
 
 def _for_one_person(headers: list[tuple[bytes, bytes]], set_cookie: bytes | None) -> None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,20 +22,17 @@ import uvicorn
 import uvloop
 
 from proxy import __version__, certificates, data_dir, first_start, logs
-from proxy.app import Applications, SignInParts, applications
-from proxy.auth import Authenticator, admission
-from proxy.auth.oidc import Claims, Provider
-from proxy.auth.session import Sessions, cookie_secrets
+from proxy.app import applications
+from proxy.callers import opened
 from proxy.edge import Edge
 from proxy.errors import UserError
-from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.pages import brand, templating
 from proxy.protocol import ProxyProtocol
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings
-from proxy.store import Store
+from proxy.watchdog import Watchdog
 from proxy.welcome import welcome
 
 log = logging.getLogger("proxy.serve")
@@ -79,31 +76,34 @@ async def _serve(
     metrics.log_lines_dropped = lambda: access_log.dropped + application_log.dropped
     if tls is not None:
         metrics.certificate_expiry = lambda: tls.not_after
-    authenticator = Authenticator(settings, password, jobs_token, metrics.authentication)
+    watchdog = Watchdog()
 
     def observe(event: str, data: dict[str, Any]) -> None:
         if event == "line":
             logs.mlflow_line(data["text"], data["generation"])
         elif event == "ready" and data["generation"] == 1:
             generated = password if settings.password is None else None
-            user = authenticator.users.single_user if settings.basic_auth else None
+            user = callers.authenticator.users.single_user if settings.basic_auth else None
             text = welcome(settings, url, user, generated, authority)
             print(text, file=sys.stderr, flush=True)
 
     async with contextlib.AsyncExitStack() as sockets:
-        sign_in = await sockets.enter_async_context(_sign_in(settings, authenticator, metrics))
+        callers = await sockets.enter_async_context(
+            opened(settings, password, jobs_token, metrics, watchdog.end_credentials)
+        )
         internal = sockets.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
         mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
         apps = applications(
             settings,
             mlflow,
-            authenticator,
+            callers,
             metrics,
             access_log,
+            watchdog,
             jobs_port=jobs_port,
             certificate_names=tls.names if tls else (),
-            sign_in=sign_in,
+            own_authority=authority is not None,
         )
         servers = [_Server(_config(apps.internal, settings, None), internal)]
         if settings.metrics_address is not None:
@@ -111,9 +111,8 @@ async def _serve(
             servers.append(_Server(_config(apps.scraper, settings, None), scraper))
         public = _Server(_config(apps.public, settings, tls), main)
         try:
-            await _live(settings, public, servers, mlflow, apps, tls, sign_in)
+            await _live(settings, public, servers, mlflow, [watchdog.run(), *callers.background], tls)
         finally:
-            authenticator.close()
             apps.pool.close()
             access_log.close()
 
@@ -123,16 +122,13 @@ async def _live(
     public: _Server,
     others: list[_Server],
     mlflow: MlflowServer,
-    apps: Applications,
+    background: list[Coroutine[Any, Any, None]],
     tls: certificates.TlsContext | None,
-    sign_in: SignInParts | None,
 ) -> None:
     """Everything that runs, until it is asked to end; then the clients' requests first, MLflow after them."""
-    background = [apps.watchdog.run(), _say_progress(mlflow)]
+    background.append(_say_progress(mlflow))
     if tls is not None:
         background.append(tls.watch())
-    if sign_in is not None:
-        background += [sign_in.provider.warm(), sign_in.sessions.watch()]
     async with _running(*(server.serve() for server in others)), _running(*background):
         supervision = asyncio.create_task(mlflow.run())
         supervision.add_done_callback(lambda _: public.stop())
@@ -150,34 +146,6 @@ async def _live(
                 server.stop()
             await supervision
     log.info("ended")
-
-
-@contextlib.asynccontextmanager
-async def _sign_in(
-    settings: Settings, authenticator: Authenticator, metrics: Metrics
-) -> AsyncIterator[SignInParts | None]:
-    """What signing in with the identity provider takes, where one is set."""
-    if not (settings.oauth_issuer_url or settings.oauth_authorize_url):
-        yield None
-        return
-
-    def role(claims: Claims) -> Role | None:
-        if claims.issuer == PASSWORD_ISSUER:
-            return authenticator.role_of(claims.subject, claims.sid) if settings.basic_auth else None
-        return admission.role(claims, settings)
-
-    secrets_in_force = cookie_secrets(settings)
-    keys = [secret.encode() for secret in secrets_in_force]
-    store = await asyncio.to_thread(Store.open, settings)
-    try:
-        provider = Provider(settings, keys, metrics.authentication)
-        try:
-            sessions = Sessions(settings, store, provider, role, metrics.authentication, secrets_in_force)
-            yield SignInParts(provider, sessions, keys)
-        finally:
-            await provider.aclose()
-    finally:
-        store.close()
 
 
 class _Server(uvicorn.Server):

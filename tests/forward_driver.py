@@ -25,12 +25,14 @@ import uvloop
 
 from proxy.app import Applications, applications
 from proxy.auth import Authenticator
+from proxy.callers import Callers
 from proxy.hold import Hold
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.protocol import ProxyProtocol
 from proxy.serve import _config, _Server
 from proxy.settings import Settings
+from proxy.watchdog import Watchdog
 
 
 class StandIn:
@@ -69,12 +71,14 @@ async def main(control: int, told: dict[str, Any]) -> None:
     access_log = AccessLog("json")
     password = settings.password.get_secret_value() if settings.password else ""
     authenticator = Authenticator(settings, password, "the-jobs-own-token", metrics.authentication)
+    watchdog = Watchdog()
     apps = applications(
         settings,
         mlflow,  # type: ignore[arg-type]
-        authenticator,
+        Callers(authenticator),
         metrics,
         access_log,
+        watchdog,
         jobs_port=5999,
         certificate_names=(),
     )
@@ -87,22 +91,24 @@ async def main(control: int, told: dict[str, Any]) -> None:
         config.timeout_keep_alive = keep_alive
     server = _Server(config, listener)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=control))
-    tasks = [asyncio.create_task(server.serve()), asyncio.create_task(apps.watchdog.run())]
+    tasks = [asyncio.create_task(server.serve()), asyncio.create_task(watchdog.run())]
     hold = next(thing for thing in gc.get_objects() if isinstance(thing, Hold))
     writer.write(json.dumps({"port": listener.getsockname()[1]}).encode() + b"\n")
     while line := await reader.readline():
         if "up" in (asked := json.loads(line)):
             (mlflow.is_up.set if asked["up"] else mlflow.is_up.clear)()
-        writer.write(json.dumps(standing(apps, hold, metrics, server)).encode() + b"\n")
+        writer.write(json.dumps(standing(apps, watchdog, hold, metrics, server)).encode() + b"\n")
     for task in tasks:
         task.cancel()
 
 
-def standing(apps: Applications, hold: Hold, metrics: Metrics, server: _Server) -> dict[str, Any]:
+def standing(
+    apps: Applications, watchdog: Watchdog, hold: Hold, metrics: Metrics, server: _Server
+) -> dict[str, Any]:
     return {
         "tasks": len(asyncio.all_tasks()),
         "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
-        "passages": len(apps.watchdog.passages),
+        "passages": len(watchdog.passages),
         "idle": len(apps.pool._idle),
         "waiting": hold.waiting,
         "bytes_held": hold.bytes_held,

@@ -19,6 +19,7 @@ import orjson
 import uvicorn
 from fake_provider import CLIENT_ID, CLIENT_SECRET
 
+from proxy.audit import NO_AUDIT
 from proxy.auth import Authenticator, admission
 from proxy.auth.oidc import Claims, Provider
 from proxy.auth.session import Sessions, cookie_secrets
@@ -202,7 +203,11 @@ class SignInService:
             await answer(scope, send, 200, orjson.dumps(None if identity is None else identity.user), JSON)
 
         config = uvicorn.Config(
-            Edge(app, self, self, ()), http=ProxyProtocol, lifespan="off", log_config=None, access_log=False
+            Edge(app, self, self, NO_AUDIT, ()),
+            http=ProxyProtocol,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
         )
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[method-assign]

@@ -22,14 +22,15 @@ from sign_in_service import Answer, Browser, settings_for
 
 from proxy import serve
 from proxy.app import applications
-from proxy.auth import Authenticator
 from proxy.auth.passwords import hash_password
+from proxy.callers import opened
 from proxy.exchange import Exchange
 from proxy.identity import Role
 from proxy.logs.access import JsonLines, combined_line
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.settings import Settings
+from proxy.watchdog import Watchdog
 
 USER, PASSWORD = "root", "correct horse battery"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -91,34 +92,37 @@ class Wired:
     async def run(self) -> None:
         settings = self.settings
         metrics = Metrics(version="0", mlflow_version="0")
-        authenticator = Authenticator(settings, PASSWORD, "the jobs' token", metrics.authentication)
+        watchdog = Watchdog()
         upstream = await asyncio.start_unix_server(self.mlflow.answer, str(self.mlflow.socket))
-        async with serve._sign_in(settings, authenticator, metrics) as self.parts:
+        async with opened(
+            settings, PASSWORD, "the jobs' token", metrics, watchdog.end_credentials
+        ) as callers:
+            self.parts = callers.sign_in
             mlflow: MlflowServer = self.mlflow  # type: ignore[assignment]
             apps = applications(
                 settings,
                 mlflow,
-                authenticator,
+                callers,
                 metrics,
                 self,  # type: ignore[arg-type]
+                watchdog,
                 jobs_port=self.internal,
                 certificate_names=(),
-                sign_in=self.parts,
             )
             for app in (apps.public, apps.internal, apps.scraper):
                 config = serve._config(app, settings, None)
                 server = uvicorn.Server(config)
                 server.capture_signals = _no_signals  # type: ignore[method-assign]
                 self._servers.append(server)
-            watch = asyncio.create_task(self.parts.sessions.watch())
+            background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             pairs = zip(self._servers, self.listeners, strict=True)
             serving = [asyncio.create_task(server.serve([listener])) for server, listener in pairs]
             self._begun.set()
             await asyncio.gather(*serving)
-            watch.cancel()
+            for task in background:
+                task.cancel()
             upstream.close()
             apps.pool.close()
-            authenticator.close()
 
     def start(self) -> threading.Thread:
         thread = threading.Thread(target=lambda: asyncio.run(self.run()))

@@ -1,0 +1,89 @@
+"""Everything that knows who is calling, opened together over one database and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.audit import NO_AUDIT, NoAudit
+from proxy.audit.log import AuditLog, open_audit
+from proxy.auth import Authenticator, admission
+from proxy.auth.oidc import Claims, Provider
+from proxy.auth.session import Sessions, cookie_secrets
+from proxy.auth.tokens.tokens import Tokens
+from proxy.identity import PASSWORD_ISSUER, Role
+from proxy.metrics import Metrics
+from proxy.settings import Settings
+from proxy.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SignInParts:
+    """What signing in with an identity provider takes."""
+
+    provider: Provider
+    sessions: Sessions
+    keys: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who can be calling. With the authenticator alone, those who have a password, and nobody else."""
+
+    authenticator: Authenticator
+    audit: AuditLog | NoAudit = NO_AUDIT
+    tokens: Tokens | None = None
+    sign_in: SignInParts | None = None
+    """None where no identity provider is set."""
+    background: tuple[Coroutine[Any, Any, None], ...] = ()
+    """What has to run beside it."""
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: Settings,
+    password: str,
+    jobs_token: str,
+    metrics: Metrics,
+    ended: Callable[[Collection[str]], None],
+) -> AsyncIterator[Callers]:
+    """Open the database and all that stands on it; `ended` is told of the ids of credentials and sessions
+    that count no more. Raises UserError."""
+    observe = metrics.authentication
+    authenticator = Authenticator(settings, password, jobs_token, observe)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(authenticator.close)
+        store = await asyncio.to_thread(Store.open, settings)
+        stack.callback(store.close)
+        metrics.database_queries = lambda: store.queries
+        audit = await open_audit(settings, store)
+        stack.push_async_callback(audit.aclose)
+        metrics.audit_lines_lost = lambda: audit.lost
+        background = [audit.run()]
+        password_users = authenticator.users
+
+        def password_role(name: str) -> Role | None:
+            return password_users.role(name) if settings.basic_auth else None
+
+        tokens = Tokens(settings, store, password_role, observe, ended, audit)
+        background.append(tokens.watch())
+        sign_in = None
+        if settings.oauth_issuer_url or settings.oauth_authorize_url:
+
+            def role(claims: Claims) -> Role | None:
+                if claims.issuer == PASSWORD_ISSUER:
+                    return authenticator.role_of(claims.subject, claims.sid) if settings.basic_auth else None
+                return admission.role(claims, settings)
+
+            in_force = cookie_secrets(settings)
+            keys = [secret.encode() for secret in in_force]
+            provider = Provider(settings, keys, observe)
+            stack.push_async_callback(provider.aclose)
+            sessions = Sessions(settings, store, provider, role, observe, in_force)
+            sign_in = SignInParts(provider, sessions, keys)
+            background += [provider.warm(), sessions.watch()]
+        authenticator.accept(tokens, None)
+        yield Callers(authenticator, audit, tokens, sign_in, tuple(background))
