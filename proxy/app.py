@@ -102,6 +102,7 @@ def applications(
                 mlflow,
                 users=lambda: _USERS_PROBLEM if authenticator.users.problem else None,
                 **{"audit-log": lambda: callers.audit.problem},
+                **({} if (jwts := callers.jwts) is None else {"jwt-issuers": lambda: jwts.problem}),
                 **({} if sign_in is None else _looks(sign_in)),
             ),
             anywhere=True,

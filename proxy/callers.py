@@ -11,12 +11,15 @@ from typing import Any
 from proxy.audit import NO_AUDIT, NoAudit
 from proxy.audit.log import AuditLog, open_audit
 from proxy.auth import Authenticator, admission
+from proxy.auth.jwt import Jwts
 from proxy.auth.oidc import Claims, Provider
 from proxy.auth.session import Sessions, cookie_secrets
+from proxy.auth.tokens.people import People
 from proxy.auth.tokens.tokens import Tokens
 from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.metrics import Metrics
 from proxy.settings import Settings
+from proxy.settings.jwt_issuers import read as read_issuers
 from proxy.store import Store
 
 
@@ -36,6 +39,8 @@ class Callers:
     authenticator: Authenticator
     audit: AuditLog | NoAudit = NO_AUDIT
     tokens: Tokens | None = None
+    jwts: Jwts | None = None
+    """None where no JWT is accepted."""
     sign_in: SignInParts | None = None
     """None where no identity provider is set."""
     background: tuple[Coroutine[Any, Any, None], ...] = ()
@@ -85,5 +90,15 @@ async def opened(
             sessions = Sessions(settings, store, provider, role, observe, in_force)
             sign_in = SignInParts(provider, sessions, keys)
             background += [provider.warm(), sessions.watch()]
-        authenticator.accept(tokens, None)
-        yield Callers(authenticator, audit, tokens, sign_in, tuple(background))
+        jwts = None
+        if settings.jwt_audience or settings.jwt_issuers_file:
+            issuers = ()
+            if settings.jwt_issuers_file is not None:
+                issuers = read_issuers(settings.jwt_issuers_file, settings.oauth_issuer_url)
+            people = People(store)
+            provider_or_none = None if sign_in is None else sign_in.provider
+            jwts = Jwts(settings, provider_or_none, issuers, people.claims, observe, people.vouch)
+            stack.push_async_callback(jwts.aclose)
+            background.append(jwts.warm())
+        authenticator.accept(tokens, jwts)
+        yield Callers(authenticator, audit, tokens, jwts, sign_in, tuple(background))

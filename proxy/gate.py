@@ -254,8 +254,11 @@ def _by_a_script(scope: Scope) -> bool:
     return any(name == b"sec-fetch-mode" for name, _ in scope["headers"])
 
 
+_STATUS = {"locked_out": 429, "no_database": 503, "provider_failed": 503, "not_admitted": 403}
+
+
 def _refused(refusal: Refusal, exchange: Exchange) -> Refused:
-    status = {"locked_out": 429, "no_database": 503}.get(refusal.reason, 401)
+    status = _STATUS.get(refusal.reason, 401)
     if status == 429 and exchange.user_agent.startswith("mlflow-python-client/"):
         # It would sleep for as long as Retry-After says, in silence; a 401 is raised with the message.
         return Refused(401, refusal.message, reason=refusal.reason)

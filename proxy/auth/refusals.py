@@ -30,7 +30,8 @@ class Refusal:
     """Why a caller is not let in."""
 
     reason: str
-    """``unauthenticated`` (401), ``locked_out`` (429) or ``no_database`` (503)."""
+    """``unauthenticated`` (401), ``not_admitted`` (403), ``locked_out`` (429), ``no_database`` or
+    ``provider_failed`` (503)."""
     message: str
     """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
     retry_after: int | None
