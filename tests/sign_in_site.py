@@ -21,8 +21,10 @@ from starlette.staticfiles import StaticFiles
 from proxy import ui_script
 from proxy.exchange import Exchange, Refused
 from proxy.identity import Identity, Role
-from proxy.pages import account, answers, current_user, errors, sign_in
+from proxy.pages import answers, current_user, errors, sign_in
+from proxy.pages.account import account_pages
 from proxy.pages.answers import App, Receive, Scope, Send
+from proxy.pages.token_forms import DAY, Rules
 
 BUILD = Path(mlflow.__file__).parent / "server" / "js" / "build"
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"
@@ -62,6 +64,27 @@ class Sessions:
         self.rows = [row for row in self.rows if row.id != session_id]
 
 
+class NoTokens:
+    """Nobody has a token, nor makes one: tests/account_site.py has real ones."""
+
+    def may_manage(self, identity: Identity) -> str | None:
+        return None
+
+    async def list_for(self, identity: Identity) -> list[Any]:
+        return []
+
+    async def list_all(self) -> list[Any]:
+        return []
+
+    async def list_service_accounts(self) -> list[Any]:
+        return []
+
+    async def refused(self, *_: Any, **__: Any) -> Any:
+        raise Refused(403, "Nobody makes tokens here.", reason="forbidden")
+
+    create = renew = revoke = create_service_account = remove_service_account = refused
+
+
 class Site:
     """One person's view: `identity` is who each request comes from, None makes MLflow's routes answer 401."""
 
@@ -82,12 +105,18 @@ class Site:
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
         self.mlflow_answers: dict[str, tuple[int, bytes]] = {}
+        tokens = NoTokens()
         self.pages: dict[str, App] = {
             "/oauth2/sign_in": self._sign_in,
             "/oauth2/sign_out": self._sign_out,
             "/problem": self._problem,
-            "/-/account": account.account(self.sessions, lambda scope: self.current, prefix),
-            "/-/account/end": account.end_session(self.sessions, prefix),
+            **account_pages(
+                self.sessions,
+                tokens,
+                lambda scope: self.current,
+                Rules(longest=365 * DAY, overlap=DAY, prefix=prefix),
+                tokens.may_manage,
+            ),
             "/-/signed-in": sign_in.signed_in,
             ui_script.PATH: ui_script.script,
         }

@@ -21,6 +21,7 @@ from proxy.pages.tokens import (
     MayManage,
     Token,
     TokenForms,
+    Tokens,
     address,
     listed,
     posted,
@@ -98,31 +99,13 @@ def account_pages(
     }
 
 
-def account(
-    sessions: Sessions,
-    current: Callable[[Scope], str | None],
-    prefix: str = "",
-    sign_out_origin: Callable[[], str | None] = lambda: None,
-) -> App:
-    """The page without tokens."""
-    rules = Rules(longest=0, overlap=0, prefix=prefix)
-    return AccountPage(sessions, None, current, rules, lambda _: None, sign_out_origin)
-
-
-def end_session(sessions: Sessions, prefix: str = "") -> App:
-    """The form to end a session, without tokens."""
-    rules = Rules(longest=0, overlap=0, prefix=prefix)
-    page = AccountPage(sessions, None, lambda _: None, rules, lambda _: None, lambda: None)
-    return page.end_session
-
-
 class AccountPage:
     """GET ``/-/account``; `?everyone` adds everybody's tokens and sessions for an admin."""
 
     def __init__(
         self,
         sessions: Sessions | None,
-        tokens: service_accounts.Tokens | None,
+        tokens: Tokens,
         current: Callable[[Scope], str | None],
         rules: Rules,
         may_manage: MayManage,
@@ -199,9 +182,8 @@ class AccountPage:
                 if self._sessions is not None:
                     mine = _lately_used(await self._sessions.list_for(identity.user))
                     others = _lately_used(await self._sessions.list_all()) if admin and everyone else []
-                if self._tokens is not None:
-                    tokens = list(await self._tokens.list_for(identity))
-                    all_tokens = list(await self._tokens.list_all()) if admin and everyone else []
+                tokens = list(await self._tokens.list_for(identity))
+                all_tokens = list(await self._tokens.list_all()) if admin and everyone else []
             except Refused:
                 # Where the database is away, what was typed is still to be kept.
                 if refused is None:
