@@ -9,35 +9,44 @@ if TYPE_CHECKING:
     from proxy.exchange import Exchange
 
 Event = Literal[
-    "sign_in",  # a session has begun; details: provider or password
-    "sign_in_refused",  # who asked to sign in was not let in; details: why
-    "sign_out",  # a person ended the session at hand
-    "session_ended",  # a session was ended by somebody else, the provider or the rules; details: by whom
-    "refused",  # a request was refused for its credential or its role; details: repeats in the last minute
+    # People and their sessions.
+    "sign_in",
+    "sign_in_refused",
+    "sign_out",
+    "session_ended",  # by somebody else, the provider or the rules
+    "refused",  # a request, for its credential or its role
+    # Programs' credentials.
     "token_created",
     "token_first_used",
     "token_renewed",
     "token_revoked",
-    "tokens_suspended",  # the provider has ended a person's access; the target's tokens count no more
-    "tokens_restored",  # the person has signed in again
+    "tokens_suspended",  # the provider has ended a person's access
+    "tokens_restored",
     "service_account_created",
     "service_account_removed",
-    "user_added",  # in the users file
+    # Who may do what.
+    "user_added",
     "user_removed",
-    "role_changed",  # of a user, a service account, or a person whose groups have changed
+    "role_changed",
     "password_changed",
-    "deletion",  # something of MLflow's was deleted, or that was tried
-    "permission_change",  # of who may do what in MLflow
-    "administration",  # anything else that takes an administrator in MLflow
+    # In MLflow.
+    "deletion",
+    "restoration",
+    "permission_change",
+    "administration",  # anything else that takes an administrator
+    # The service and the log itself.
     "service_started",
     "service_stopped",
-    "chain_started",  # the first line of all
-    "chain_continued",  # the first line after a start: with what this process found
-    "chain_broken",  # the file found at a start, or while running, is not the one that was written
-    "events_lost",  # what could not be written; details: how many
+    "chain_started",
+    "chain_continued",
+    "chain_broken",
+    "file_started",
+    "line_torn",
+    "events_lost",
 ]
 EVENTS: frozenset[str] = frozenset(get_args(Event))
-Outcome = Literal["success", "refused", "failed"]
+"""docs/audit-log.md says what each means."""
+Outcome = Literal["success", "refused", "failed", "unknown"]
 OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
 Detail = str | int | float | bool | None
 
@@ -61,14 +70,18 @@ class Audit(Protocol):
 
         Who acted, with what and from where is the exchange's identity, credential, session and client;
         `user`, `credential` (an id, never a secret) and `client` say so where there is no exchange, and go
-        before the exchange's where they are given. `target` is what it was done to: experiment_id, run_id,
-        model, user, token (its id), token_name, session, service_account. `details` is anything else that is
-        worth a word, flat and short: a secret never is.
+        before the exchange's where they are given. `target` is what it was done to, beside what the exchange
+        names: experiment_id, run_id, model, user, token (its id), token_name, session, service_account.
+        `details` is anything else that is worth a word, flat and short; a secret never is.
         """
 
 
 class NoAudit:
     """Writes nothing: PROXY_AUDIT_LOG is off."""
+
+    lost = 0
+    problem: str | None = None
+    counts: Mapping[str, int] = {}
 
     def record(
         self,
@@ -83,6 +96,15 @@ class NoAudit:
         **details: Detail,
     ) -> None:
         """Forget it."""
+
+    def observe(self, exchange: Exchange) -> None:
+        """Forget it."""
+
+    async def run(self) -> None:
+        """Nothing is to be done."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
 
 
 NO_AUDIT = NoAudit()
