@@ -19,6 +19,7 @@ from proxy.auth.tokens.tokens import Tokens
 from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.metrics import Metrics
 from proxy.settings import Settings
+from proxy.settings.jwt_issuers import JwtIssuer
 from proxy.settings.jwt_issuers import read as read_issuers
 from proxy.store import Store
 
@@ -92,7 +93,7 @@ async def opened(
             background += [provider.warm(), sessions.watch()]
         jwts = None
         if settings.jwt_audience or settings.jwt_issuers_file:
-            issuers = ()
+            issuers: tuple[JwtIssuer, ...] = ()
             if settings.jwt_issuers_file is not None:
                 issuers = read_issuers(settings.jwt_issuers_file, settings.oauth_issuer_url)
             people = People(store)

@@ -1,0 +1,69 @@
+"""The commands: they parse, call and print, and hold no logic."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+from mlflow_proxy_client import cli as client
+
+from proxy import __version__
+from proxy.cli.audit import audit_group
+from proxy.cli.options import read, settings_options
+from proxy.cli.sessions import sessions_group
+from proxy.cli.tokens import service_accounts_group, tokens_group
+from proxy.cli.users import users_group
+from proxy.errors import UserError
+from proxy.settings import table
+
+
+class _Command(click.Group):
+    """A person's mistake is printed as it is, without a stack, and the exit code is 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            for line in str(error).splitlines():
+                click.echo(f"mlflow-proxy: {line}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="mlflow-proxy")
+def main() -> None:
+    """An authenticating, measuring proxy that supervises MLflow's tracking server.
+
+    Every setting is an environment variable, a line of mlflow.env or of config/settings.yaml, or an option
+    of `serve` and `check`; docs/settings.md lists them.
+    """
+
+
+@main.command()
+@settings_options
+def serve(**given: str | None) -> None:
+    """Start MLflow and serve it, until SIGTERM or Ctrl-C."""
+    from proxy.serve import serve as run  # the service's libraries take a second to load
+
+    run(read(given))
+
+
+@main.command()
+@settings_options
+def check(**given: str | None) -> None:
+    """Read the settings, say all that is wrong, or print what is in force and where it was set."""
+    loaded = read(given)
+    from proxy.check import check as look
+
+    look(loaded)
+    click.echo(table(loaded))
+    for warning in loaded.warnings:
+        click.echo(f"mlflow-proxy: warning: {warning}", err=True)
+
+
+for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):
+    main.add_command(_group)
+# The same as on machines that have the client alone.
+for _command in (client.login, client.logout, client.whoami):
+    main.add_command(_command)

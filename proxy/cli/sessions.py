@@ -1,0 +1,32 @@
+"""`mlflow-proxy sessions`: who is signed in with a browser."""
+
+from __future__ import annotations
+
+import click
+
+from proxy.cli.options import places_options, read
+
+
+@click.group("sessions")
+def sessions_group() -> None:
+    """Who is signed in with a browser, on whatever replica."""
+
+
+@sessions_group.command("list")
+@places_options
+def sessions_list(**given: str | None) -> None:
+    """List the running sessions, the latest used first."""
+    from proxy.auth import session
+
+    click.echo(session.table(session.list_sessions(read(given).settings)))
+
+
+@sessions_group.command("end")
+@click.argument("which")
+@places_options
+def sessions_end(which: str, **given: str | None) -> None:
+    """End a session, by the beginning of its id, or all of a user's, by name."""
+    from proxy.auth import session
+
+    for ended in session.end_sessions(read(given).settings, which):
+        click.echo(f"ended: {ended.user} ({ended.id[:12]})")

@@ -1,0 +1,114 @@
+"""`mlflow-proxy users`: the people and programs that sign in with a password."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from proxy.auth import passwords, users
+from proxy.cli.options import ROLES, read, say
+from proxy.errors import UserError
+from proxy.first_start import DEFAULT_USER
+from proxy.identity import Role
+from proxy.settings import Settings
+
+
+@click.group("users")
+def users_group() -> None:
+    """The people and programs that sign in with a password: the file that PROXY_USERS_FILE names."""
+
+
+_file_option = click.option(
+    "--users-file",
+    "PROXY_USERS_FILE",
+    metavar="FILE",
+    help="The file, where the settings name another one or none. [PROXY_USERS_FILE]",
+)
+_stdin_option = click.option(
+    "--stdin", is_flag=True, help="Read the password from standard input instead of asking for it."
+)
+
+
+@users_group.command("add")
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), default="viewer", show_default=True)
+@_stdin_option
+@_file_option
+def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
+    """Add a user; the password is asked for."""
+    settings = read(given, may_be_absent=("PROXY_USERS_FILE",)).settings
+    path = _path_of(settings)
+    say(users.add(path, name, _new_password(name, stdin), Role.parse(role)))
+    click.echo(f"{name} was added to {path} as {role}.")
+    if name == (settings.username or DEFAULT_USER):
+        say([_first_user_note(name, role, generated=settings.password is None)])
+
+
+@users_group.command("remove")
+@click.argument("name")
+@_file_option
+def users_remove(name: str, **given: str | None) -> None:
+    """Remove a user, who is refused from that moment on."""
+    path = _users_file(given)
+    say(users.remove(path, name))
+    click.echo(f"{name} was removed from {path}.")
+
+
+@users_group.command("passwd")
+@click.argument("name")
+@click.option("--role", type=click.Choice(ROLES), help="Change the role instead of the password.")
+@_stdin_option
+@_file_option
+def users_passwd(name: str, role: str | None, stdin: bool, **given: str | None) -> None:
+    """Change a user's password, or, with --role, the role alone."""
+    path = _users_file(given)
+    if role is not None:
+        say(users.change(path, name, role=Role.parse(role)))
+        click.echo(f"{name} is {role} now.")
+        return
+    say(users.change(path, name, password=_new_password(name, stdin)))
+    click.echo(f"The password of {name} was changed.")
+
+
+@users_group.command("list")
+@_file_option
+def users_list(**given: str | None) -> None:
+    """List the users and their roles."""
+    for user in users.read(_users_file(given)).values():
+        click.echo(f"{user.name}\t{user.role.name.lower()}")
+
+
+def _users_file(given: dict[str, str | None]) -> Path:
+    return _path_of(read(given, may_be_absent=("PROXY_USERS_FILE",)).settings)
+
+
+def _path_of(settings: Settings) -> Path:
+    if settings.users_file is None:
+        raise UserError("PROXY_USERS_FILE is not set; name the file there, or with --users-file")
+    return settings.users_file
+
+
+def _first_user_note(name: str, role: str, *, generated: bool) -> str:
+    if generated:
+        return (
+            f"note: this line takes the place of the user {name} whose password was generated: "
+            f"{name} has the password given now and is {role}"
+        )
+    return (
+        f"note: {name} is the user of MLFLOW_TRACKING_PASSWORD too, and a start with both is refused: "
+        "unset MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or remove this line"
+    )
+
+
+def _new_password(name: str, stdin: bool) -> str:
+    if stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    elif sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    else:
+        raise UserError("the password is asked for on a terminal, and this is none; give it with --stdin")
+    if (weakness := passwords.weakness(password, name)) is not None:
+        raise UserError(f"the password {weakness}; choose another one")
+    return password
