@@ -19,11 +19,13 @@ from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.operations import OWN
+from proxy.pages import client
 from proxy.pages.account import account_pages
 from proxy.pages.current_user import current_user
 from proxy.pages.health import livez, readyz
 from proxy.pages.metrics import metrics as metrics_page
 from proxy.pages.sign_in import signed_in
+from proxy.pages.token_api import token_api
 from proxy.pages.token_forms import Rules as TokenRules
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
@@ -181,4 +183,17 @@ def _credential_pages(
         tokens.may_manage,
         *([] if sign_in is None else [sign_in.provider.sign_out_origin]),
     )
-    return {path: Page(OWN["own"], app) for path, app in account.items()}
+    provider = None
+    if sign_in is not None and settings.jwt_audience and settings.cli_client_id is not None:
+        provider = client.Provider(
+            sign_in.provider.issuer, settings.cli_client_id, settings.cli_scopes, settings.jwt_audience[0]
+        )
+    how = client.login_json(provider, passwords=settings.basic_auth, public_url=settings.public_url)
+    own = {
+        **account,
+        **token_api(tokens, settings.token_max_lifetime),
+        "/-/whoami": client.whoami,
+    }
+    return {"/-/login.json": Page(OWN["sign-in"], how)} | {
+        path: Page(OWN["own"], app) for path, app in own.items()
+    }
