@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
+from chromium import Window
 from sign_in_site import Row, Sessions, serving
 
 from proxy.audit import NO_AUDIT
@@ -112,3 +113,24 @@ def account_site(folder: Path, *, sessions: bool = True) -> Iterator[AccountSite
             yield site
     finally:
         site.store.close()
+
+
+def copied(browser: Window, source: str) -> str:
+    """What the button beside that block leaves in the clipboard."""
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    browser.find(f'button[data-copies="{source}"]').click()
+    browser.until(
+        lambda: browser.find(f'button[data-copies="{source}"]').text == "Copied", f"{source} copied"
+    )
+    return str(
+        browser.execute_async_script(
+            "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))"
+        )
+    )
+
+
+def fits(browser: Window) -> None:
+    """The page is no wider than the narrowest of phones."""
+    browser.screen(320, 640)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
+    browser.screen(1200, 800)

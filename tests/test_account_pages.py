@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from account_site import ALICE, BOB, BY_TOKEN, LONGEST, NEW, ROOT, AccountSite, account_site
-from chromium import CHROMIUM, DRIVER, Window, window
+from account_site import ALICE, BOB, BY_TOKEN, LONGEST, NEW, ROOT, AccountSite, account_site, copied, fits
+from chromium import CHROMIUM, DRIVER, window
 from mlflow.utils import credentials
 from programs import needs
 from selenium.webdriver.common.by import By
@@ -544,24 +544,3 @@ def test_an_admin_works_with_service_accounts(site: AccountSite, kept: Path) -> 
         assert "There is a token" in notice.text
         assert browser.execute_script("return arguments[0].getBoundingClientRect().top", notice) < 800
         browser.pictures(kept, "account-token-refused")
-
-
-def copied(browser: Window, source: str) -> str:
-    """What the button beside that block leaves in the clipboard."""
-    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
-    browser.find(f'button[data-copies="{source}"]').click()
-    browser.until(
-        lambda: browser.find(f'button[data-copies="{source}"]').text == "Copied", f"{source} copied"
-    )
-    return str(
-        browser.execute_async_script(
-            "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](String(error)))"
-        )
-    )
-
-
-def fits(browser: Window) -> None:
-    """The page is no wider than the narrowest of phones."""
-    browser.screen(320, 640)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
-    browser.screen(1200, 800)
