@@ -20,7 +20,8 @@ from proxy.audit.file import ChainFile
 from proxy.audit.keys import Keys, audit_keys
 from proxy.audit.log import audit_file
 from proxy.audit.reading import files_of
-from proxy.audit.verify import Report, verify
+from proxy.audit.report import Report
+from proxy.audit.verify import verify
 from proxy.errors import UserError
 from proxy.logs.lines import printable
 from proxy.store import Store, StoreUnavailable
@@ -172,20 +173,19 @@ def _listed(settings: Settings) -> list[Path]:
     return [*files_of(audit_file(settings)), *files_of(commands_file(settings))]
 
 
+_OUTCOMES = {
+    0: "as they were written",
+    3: "NOT as they were written",
+    4: "nothing wrong in what could be verified",
+}
+
+
 def text(report: Report) -> str:
     """The report for a person, a line each; the last one says what came of it."""
-    said = [
-        f"{found.file}{f' line {found.line}' if found.line else ''}: {found.text}"
-        for found in report.findings
-    ]
+    said = [str(finding) for finding in report.findings]
     said += [f"note: {note}" for note in report.notes]
     said += [f"not verified: {unsure}" for unsure in report.unsure]
     said += [f"{name}: up to line {head.sequence}" for name, head in sorted(report.chains.items())]
-    outcome = {
-        0: "as they were written",
-        3: "NOT as they were written",
-        4: "nothing wrong in what could be verified",
-    }
-    said.append(f"{report.lines} lines: {outcome[report.exit_code]}")
+    said.append(f"{report.lines} lines: {_OUTCOMES[report.exit_code]}")
     # What is in a line may be a stranger's text, and a terminal obeys control characters.
     return "\n".join(printable(line) for line in said)

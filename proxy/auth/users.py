@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy import private_file
+from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import basic, passwords
 from proxy.errors import UserError
 from proxy.identity import Role
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 LARGEST = 1024 * 1024
 """Bytes of a users file: about 8,000 users, read in some 0.1 s."""
 _SETTLED = 0.1  # seconds after a change in which a second one might leave the same times and size behind
+_BY = "the users file"
 _EMPTIED = 1.0  # seconds that an empty file is taken for one that is just being written
 
 Signature = tuple[int, int, int, int, int]
@@ -111,9 +113,10 @@ def _content(path: Path) -> bytes:
 class UsersFile:
     """The users in force. A file that became wrong while we run changes nothing and is said in the log."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, audit: Audit = NO_AUDIT) -> None:
         """Raises UserError as read() does."""
         self.path = path
+        self._audit = audit
         self.problem: str | None = None
         """Why the file's present content is not in force, or None."""
         self._signature = self._look()
@@ -172,6 +175,23 @@ class UsersFile:
                 name for name in old.keys() | users.keys() if self._users.get(name) is not old.get(name)
             )
             log.info("%s was read again: %d users, %d changed", self.path, len(users), len(changed))
+            self._tell(old, changed)
+
+    def _tell(self, old: dict[str, User], changed: list[str]) -> None:
+        """Who changed the file is not known here; the commands that do tell of it themselves, too."""
+        for name in changed:
+            before, after = old.get(name), self._users.get(name)
+            target = {"user": name}
+            if before is None and after is not None:
+                self._audit.record("user_added", target=target, role=after.role.name.lower(), by=_BY)
+            elif after is None:
+                self._audit.record("user_removed", target=target, by=_BY)
+            elif before is not None:
+                if before.role != after.role:
+                    was, now = before.role.name.lower(), after.role.name.lower()
+                    self._audit.record("role_changed", target=target, by=_BY, before=was, after=now)
+                if before.hash != after.hash:
+                    self._audit.record("password_changed", target=target, by=_BY)
 
     def _complain(self, problem: str) -> None:
         if problem != self.problem:

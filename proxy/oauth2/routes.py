@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
+from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import Refusal, admission
 from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
 from proxy.auth.refusals import WRONG_HERE
@@ -27,11 +28,18 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 
+# What the audit log calls the two ways in.
+_PROVIDER = "identity provider"
+_PROVIDERS_FAULT = frozenset({"unavailable", "bad_answer", "misconfigured", "no_database"})
+
+
 class SignedOut(Protocol):
     """What is left to do after a session was ended."""
 
     @property
     def set_cookie(self) -> bytes: ...
+    @property
+    def user(self) -> str | None: ...
     @property
     def id_token(self) -> str | None: ...
 
@@ -52,9 +60,17 @@ class Sessions(Protocol):
     ) -> int | None: ...
 
 
+class Users(Protocol):
+    """Who has a password: auth.password_users.PasswordUsers."""
+
+    def find(self, name: str) -> object | None: ...
+
+
 class Passwords(Protocol):
     """Who checks a user name and password: auth.Authenticator."""
 
+    @property
+    def users(self) -> Users: ...
     async def verify(self, authorization: bytes | None, exchange: Exchange) -> Identity | Refusal: ...
     def fingerprint(self, name: str) -> str: ...
 
@@ -67,6 +83,7 @@ def routes(
     hosts: Hosts,
     keys: Sequence[bytes],
     observe: Callable[[str, str], None],
+    audit: Audit = NO_AUDIT,
 ) -> dict[str, App]:
     """The applications by path, below the public URL's own path.
 
@@ -82,6 +99,7 @@ def routes(
         Site(settings, hosts),
         Cookies(sessions.cookie_name, keys),
         observe,
+        audit,
     )
     return {
         "/oauth2/sign_in": pages.sign_in,
@@ -103,7 +121,9 @@ class _Pages:
         site: Site,
         cookies: Cookies,
         observe: Callable[[str, str], None],
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._settings = settings
         self._provider = provider
         self._sessions = sessions
@@ -137,6 +157,9 @@ class _Pages:
         if isinstance(outcome, Refusal):
             status = 429 if outcome.reason == "locked_out" else 403
             exchange.refusal = outcome.reason
+            # A name that nobody has may be a password in the wrong field.
+            known = None if self._passwords.users.find(name) is None else name
+            self._refused(scope, "password", outcome.reason, known)
             message = WRONG_HERE if outcome.reason == "unauthenticated" else outcome.message
             wait = [] if outcome.retry_after is None else [(b"retry-after", b"%d" % outcome.retry_after)]
             await sign_in.sign_in(
@@ -185,6 +208,7 @@ class _Pages:
                 params, self._cookies.find(scope, state), self._site.url(scope, "/oauth2/callback")
             )
         except ProviderError as error:
+            self._refused(scope, _PROVIDER, error.reason)
             await failed(self._site, scope, send, error, front, cookies)
             return
         # Sealed as it was, but settings and rules may have changed since.
@@ -210,6 +234,8 @@ class _Pages:
             # The session lives on elsewhere for now; this browser forgets it all the same.
             refused.headers = ((b"set-cookie", self._sessions.forget_cookie()),)
             raise
+        if out.user is not None:
+            self._audit.record("sign_out", exchange=scope["exchange"], user=out.user)
         there = None
         if out.id_token is not None and self._provider is not None:
             there = self._provider.end_session_url(out.id_token, self._site.url(scope, "/oauth2/sign_out"))
@@ -251,6 +277,7 @@ class _Pages:
     ) -> None:
         """Begin the session, where this person gets in, and go where they wanted."""
         by_provider = claims.issuer != PASSWORD_ISSUER
+        way = _PROVIDER if by_provider else "password"
         try:
             if by_provider:
                 if (why := admission.admitted(claims, self._settings)) is not None:
@@ -261,11 +288,28 @@ class _Pages:
         except ProviderError as error:
             if by_provider:
                 self._observe("oidc", error.reason)
+            self._refused(scope, way, error.reason, claims.user or claims.subject)
             await failed(self._site, scope, send, error, rd, cookies)
             return
         if by_provider:
             self._observe("oidc", "success")
+        self._audit.record(
+            "sign_in",
+            exchange=scope["exchange"],
+            user=claims.user or claims.subject,
+            way=way,
+        )
         await go(scope, send, rd, [(b"set-cookie", session), *cookies])
+
+    def _refused(self, scope: Scope, way: str, reason: str, user: str | None = None) -> None:
+        self._audit.record(
+            "sign_in_refused",
+            exchange=scope["exchange"],
+            target=None if user is None else {"user": user},
+            outcome="failed" if reason in _PROVIDERS_FAULT else "refused",
+            way=way,
+            reason=reason,
+        )
 
     def _provider_or_none(self) -> Provider:
         if self._provider is None:

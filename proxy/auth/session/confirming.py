@@ -116,6 +116,11 @@ class Confirming:
         renewed, event = await self._persist(write)
         if isinstance(outcome, Ended):
             log.info("session of %r ended by %s", row.user, outcome.by)
+            target = {"session": row.id, "user": row.user}
+            self._audit.record("session_ended", target=target, by=outcome.by)
+        elif renewed is not None and renewed.role != row.role:
+            before, after = Role(row.role).name.lower(), Role(renewed.role).name.lower()
+            self._audit.record("role_changed", target={"user": row.user}, before=before, after=after)
         if event is not None:
             self._audit.record(event, user=row.user, target={"user": row.user})
         return renewed

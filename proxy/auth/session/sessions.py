@@ -256,9 +256,21 @@ class Sessions:
         tokens = None if row.tokens is None else self._sealing.open(row.tokens)
         return SignedOut(self._cookie.cleared(), row.user, None if tokens is None else tokens.id_token)
 
-    async def end(self, session_id: str, by: str) -> bool:
+    async def end(self, session_id: str, by: str, exchange: Exchange | None = None) -> bool:
         """End a session by its id in lists; False where there is none running. Raises Refused (503)."""
-        return bool(await self._end(lambda _: [session_id], by))
+        now = time.time()
+
+        def end(db: Connection) -> SessionRow | None:
+            row = rows.read(db, session_id)
+            return row if rows.end(db, [session_id], now, by) else None
+
+        row = await self._asked(self._store.run(end))
+        if row is None:
+            return False
+        self._known.ended([session_id])
+        target = {"session": session_id, "user": row.user}
+        self._audit.record("session_ended", exchange=exchange, user=by, target=target)
+        return True
 
     async def log_out(
         self, issuer: str, subject: str | None, sid: str | None, token: str, until: float
@@ -273,15 +285,19 @@ class Sessions:
         digest = hashlib.sha256(token.encode()).hexdigest()
         now = time.time()
 
-        def once(db: Connection) -> list[str] | None:
+        def once(db: Connection) -> list[SessionRow] | None:
             if not rows.first_use(db, digest, until):
                 return None
-            return rows.end(db, rows.of_provider(db, issuer, subject, sid), now, "the identity provider")
+            meant = rows.read_many(db, rows.of_provider(db, issuer, subject, sid))
+            return [meant[which] for which in rows.end(db, meant, now, "the identity provider")]
 
         ended = await self._asked(self._store.run(once))
         if ended is None:
             return None
-        self._known.ended(ended)
+        self._known.ended([row.id for row in ended])
+        for row in ended:
+            target = {"session": row.id, "user": row.user}
+            self._audit.record("session_ended", target=target, by="the identity provider")
         return len(ended)
 
     async def list_for(self, user: str) -> list[SessionInfo]:
@@ -300,12 +316,6 @@ class Sessions:
         now = time.time()
         found = await self._asked(self._store.run(lambda db: rows.live(db, now, self._idle, user)))
         return [session_info(row) for row in found if not self._known.has_ended(row.id)]
-
-    async def _end(self, which: Callable[[Connection], list[str]], by: str) -> list[str]:
-        now = time.time()
-        ended = await self._asked(self._store.run(lambda db: rows.end(db, which(db), now, by)))
-        self._known.ended(ended)
-        return ended
 
     def _id_in(self, cookie: bytes | None) -> str | None:
         value = None if cookie is None else self._find(cookie)
