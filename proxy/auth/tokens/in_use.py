@@ -121,13 +121,14 @@ class TokensInUse:
             self._over(row.id)
             refusal = Refusal("unauthenticated", self._words.refusal(row, standing), None)
             return self._refuse(which, refusal, "expired" if standing.state == "expired" else "revoked")
-        if row.last_used is None:
-            await self._first_used(row, standing, now, client)
         known = self._known.get(row.id)
         if known is None:
             known = Known(row, Verified(None, 0.0, now, client), now, now)
             self._known.add(known)
         self._take_up(known, row, standing, now)
+        # From here on it is known, so that a revocation meanwhile finds it.
+        if row.last_used is None:
+            await self._first_used(row, standing, now, client)
         return known.verified
 
     async def _first_used(self, row: TokenRow, standing: Standing, now: float, client: str) -> None:
