@@ -86,7 +86,11 @@ def fill_in(
 
 @contextlib.contextmanager
 def world(
-    folder: Path, *, replicas: int = 1, ttl: dict[str, int] | None = None, **settings: str
+    folder: Path,
+    *,
+    replicas: int = 1,
+    ttl: dict[str, int] | None = None,
+    **settings: str,
 ) -> Iterator[World]:
     """Start it all; `settings` are the services', `ttl` the provider's (provider.mjs)."""
     ports = [free_port() for _ in range(replicas)]
