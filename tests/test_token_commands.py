@@ -1,0 +1,184 @@
+"""`mlflow-proxy token` and `service-account`: what they do beside a running service, and what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from session_site import ADA
+from token_site import DAY, Events, Replica, replicas, settings
+
+from proxy.auth import users
+from proxy.auth.tokens import TokenInfo
+from proxy.auth.tokens.commands import (
+    accounts_table,
+    add_service_account,
+    create_token,
+    list_service_accounts,
+    list_tokens,
+    password_role,
+    remove_service_account,
+    renew_token,
+    revoke_tokens,
+    table,
+)
+from proxy.errors import UserError
+from proxy.identity import Role
+from proxy.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("users") / "users"
+    users.add(path, "bob", "a long enough password", Role.EDITOR)
+    return path
+
+
+@pytest.fixture
+def given(tmp_path: Path, users_file: Path) -> Settings:
+    return settings(tmp_path, users_file=users_file)
+
+
+@pytest.fixture
+def service(given: Settings) -> Iterator[Replica]:
+    """The service beside which the commands run."""
+    with replicas(given) as (replica,):
+        replica.roles = {"bob": Role.EDITOR, "admin": Role.ADMIN}
+        yield replica
+
+
+def vouch(service: Replica, **changed: Any) -> None:
+    asyncio.run(service.vouch(replace(ADA, **changed), time.time()))
+
+
+def test_a_token_made_by_a_command_opens_the_service(given: Settings, service: Replica) -> None:
+    events = Events()
+    secret, made = create_token(given, user="bob", name="job", lifetime=DAY, read_only=True, audit=events)
+    identity = asyncio.run(service.who(secret))
+    assert (identity.user, identity.role) == ("bob", Role.EDITOR)  # the owner's own role unless said
+    assert identity.credential is not None
+    assert identity.credential.read_only
+    assert made.created_by == "the command line"
+    assert [event for event, *_ in events.seen] == ["token_created"]
+    assert list_tokens(given) == list_tokens(given, "bob")
+    assert list_tokens(given, "ann") == []
+
+
+def test_the_first_user_has_tokens_too(given: Settings) -> None:
+    assert create_token(given, user="admin", name="job", lifetime=DAY)[1].role == Role.ADMIN
+    assert password_role(replace_settings(given, username="root"))("admin") is None
+
+
+def replace_settings(given: Settings, **values: Any) -> Settings:
+    return given.model_copy(update=values)
+
+
+@pytest.mark.parametrize("which", [ADA.user, ADA.subject, "Ada@Example.com"])
+def test_a_person_who_has_signed_in_is_named_in_several_ways(
+    given: Settings, service: Replica, which: str
+) -> None:
+    vouch(service, user="ada@example.com")
+    secret, made = create_token(given, user=which, name="job", lifetime=DAY, role=Role.VIEWER)
+    assert made.user == ADA.user
+    assert asyncio.run(service.who(secret)).subject == ADA.subject
+
+
+MISTAKES: dict[str, tuple[Callable[[Settings], Any], str]] = {
+    "nobody": (lambda s: make(s, user="ann"), "nobody named 'ann' has a password here"),
+    "no user": (lambda s: make(s), "nobody named ''"),
+    "unverified address": (lambda s: make(s, user="eve@example.com"), "nobody named 'eve@example.com'"),
+    "two": (lambda s: make(s, user="twin"), "'twin' is the name of 2 accounts"),
+    "no role": (lambda s: make(s, user="idle"), "is not among those who get in here and have a role"),
+    "role": (lambda s: make(s, user="bob", role=Role.ADMIN), "bob has the role editor"),
+    "lifetime": (lambda s: make(s, user="bob", lifetime=366 * DAY), "at most 365 days here"),
+    "name": (lambda s: make(s, user="bob", name=""), "has a name"),
+    "account": (lambda s: make(s, service_account="no"), "there is no service account 'no'"),
+    "renew": (lambda s: renew_token(s, "abcdef"), "no token has the user 'abcdef' or an id"),
+    "revoke": (lambda s: revoke_tokens(s, "abcdef"), "no token has the user 'abcdef' or an id"),
+    "revoke nothing": (lambda s: revoke_tokens(s, ""), "no token has the user ''"),
+    "remove": (lambda s: remove_service_account(s, "no"), "There is no service account 'no'"),
+    "add": (lambda s: add_service_account(s, "No!", Role.VIEWER), "A service account's name is"),
+}
+
+
+def make(given: Settings, **asked: Any) -> tuple[str, TokenInfo]:
+    return create_token(given, **{"name": "job", "lifetime": DAY, **asked})
+
+
+@pytest.mark.parametrize(("command", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_said_in_a_line(
+    given: Settings, service: Replica, command: Callable[[Settings], Any], said: str
+) -> None:
+    vouch(service, subject="2", user="eve", email="eve@example.com", email_verified=False)
+    vouch(service, subject="3", user="twin", email=None)
+    vouch(service, subject="4", user="twin", email=None)
+    vouch(service, subject="5", user="idle", email=None, groups=())
+    create_token(given, user="bob", name="other", lifetime=DAY)
+    with pytest.raises(UserError) as caught:
+        command(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(list_tokens(given)) == 1
+
+
+def test_a_name_of_two_people_one_of_whom_gets_in_is_the_ones(given: Settings, service: Replica) -> None:
+    vouch(service, subject="3", user="twin", email=None, groups=())
+    vouch(service, subject="4", user="twin", email=None)
+    secret, _ = create_token(given, user="twin", name="job", lifetime=DAY)
+    assert asyncio.run(service.who(secret)).subject == "4"
+
+
+def test_tokens_are_renewed_and_revoked_by_the_beginning_of_their_ids(
+    given: Settings, service: Replica
+) -> None:
+    events = Events()
+    old_secret, old = create_token(given, user="bob", name="job", lifetime=2 * DAY)
+    secret, new = renew_token(given, old.id[:8], overlap=0.0, audit=events)
+    assert new.renews == old.id
+    assert "was renewed on" in asyncio.run(service.why(old_secret))
+    assert [found.id for found in revoke_tokens(given, new.id[:6].upper(), audit=events)] == [new.id]
+    assert "by the command line" in asyncio.run(service.why(secret))
+    assert [event for event, *_ in events.seen] == ["token_renewed", "token_revoked"]
+    with pytest.raises(UserError):
+        revoke_tokens(given, new.id)  # it is over
+
+
+def test_all_tokens_of_a_user_are_revoked_together(given: Settings, service: Replica) -> None:
+    for name in ("a", "b", "c"):
+        create_token(given, user="bob", name=name, lifetime=DAY)
+    _, kept = create_token(given, user="admin", name="a", lifetime=DAY)
+    revoked = revoke_tokens(given, "bob")
+    assert {token.name for token in revoked} == {"a", "b", "c"}
+    assert {token.state for token in revoked} == {"revoked"}
+    assert [token.id for token in list_tokens(given) if token.state == "active"] == [kept.id]
+
+
+def test_service_accounts_come_and_go(given: Settings, service: Replica) -> None:
+    events = Events()
+    assert add_service_account(given, "ci", Role.EDITOR, "the CI", audit=events).user == "service:ci"
+    secret, made = make(given, service_account="service:ci")
+    assert (made.user, made.role) == ("service:ci", Role.EDITOR)
+    assert asyncio.run(service.who(secret)).user == "service:ci"
+    assert [account.name for account in list_service_accounts(given)] == ["ci"]
+    assert "the CI" in accounts_table(list_service_accounts(given))
+    assert remove_service_account(given, "service:ci", audit=events) == 1
+    asyncio.run(service.tokens.look())
+    assert "was revoked" in asyncio.run(service.why(secret))
+    assert [event for event, *_ in events.seen] == ["service_account_created", "service_account_removed"]
+
+
+def test_the_table_shows_no_secret_and_obeys_nobody(given: Settings, service: Replica) -> None:
+    secret, _ = create_token(given, user="bob", name="job", lifetime=DAY, read_only=True)
+    asyncio.run(service.who(secret))
+    text = table([replace(token, last_used_from="\x1b[31mevil") for token in list_tokens(given)])
+    head, line = text.splitlines()
+    assert head.split() == ["id", "user", "name", "role", "state", "expires", "last", "used", "from"]
+    assert secret[7:] not in text
+    assert "editor, read-only" in line
+    assert "\x1b" not in text
+    assert line.endswith("?[31mevil")
