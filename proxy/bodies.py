@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -139,6 +139,8 @@ _TOLD = {
 _NAMED = {"registered-model": "model", "model-version": "model", "workspace": "workspace", "scorer": "scorer"}
 _LONGEST = 256
 _MOST = 10
+# protobuf's second spelling of each field: a word less its underscore, its next letter a capital.
+_FIELDS = _TOLD.keys() | {re.sub(r"_([a-z])", lambda found: found[1].upper(), field) for field in _TOLD}
 _CAPITAL = re.compile(r"([a-z])([A-Z])")
 _PLACE = re.compile(r"\{(\w+?)(:path)?\}")
 
@@ -147,34 +149,39 @@ def target_of(operation: Operation, path: str, query: bytes, body: bytes) -> dic
     """What a request is about, by its path, its query and its body, for the audit log; never raises.
 
     ``experiment_id``, ``run_id``, ``model``, ``version`` and the like: ids and names alone, each value at
-    most 256 characters, of a list its first ten. `path` is canonical and decoded. A body that is not one
-    JSON object, or larger than LIMIT, tells nothing.
+    most 256 characters, of a list its first ten and how many more. `path` is canonical and decoded. A body
+    that is not one JSON object tells nothing; of one that is larger than LIMIT, that is said.
     """
     found: dict[str, str] = {}
-    if body and len(body) <= LIMIT:
+    if len(body) > LIMIT:
+        found["body"] = "too large to be read"
+    elif body:
         try:
             named = read_object(body).found
         except BadBody:
             named = {}
-        for field, value in named.items() if len(named) <= 100 else ():
-            _tell(found, operation, _CAPITAL.sub(r"\1_\2", field).lower(), value)
+        found = _told(operation, ((field, named[field]) for field in sorted(_FIELDS & named.keys())))
     # MLflow's handlers take what the path names from there alone.
-    for field, value in _places(operation.name, path):
-        _tell(found, operation, field, value)
-    found.update(resource_of(operation, path, query))
-    return found
+    return found | _told(operation, _places(operation.name, path)) | resource_of(operation, path, query)
 
 
-def _tell(found: dict[str, str], operation: Operation, field: str, value: Any) -> None:
-    told = _TOLD.get(field)
-    if told == "name":
-        told = next((what for of, what in _NAMED.items() if of in operation.name), told)
-    if told is None:
-        return
-    values = value if isinstance(value, list) else [value]
-    texts = [_text(one) for one in values[:_MOST] if isinstance(one, str | int)]
-    if text := ",".join(text for text in texts if text):
-        found[told] = text[:_LONGEST]
+def _told(operation: Operation, fields: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """What fields tell. Where two tell of the same, both are told: a handler reads one, and not each the
+    same one."""
+    values: dict[str, list[Any]] = {}
+    for field, value in fields:
+        told = _TOLD.get(_CAPITAL.sub(r"\1_\2", field).lower())
+        if told == "name":
+            told = next((what for of, what in _NAMED.items() if of in operation.name), told)
+        if told is not None:
+            values.setdefault(told, []).extend(value if isinstance(value, list) else [value])
+    return {told: text for told, among in values.items() if (text := _listed(among))}
+
+
+def _listed(values: list[Any]) -> str:
+    texts = [_text(one) for one in dict.fromkeys(one for one in values if isinstance(one, str | int))]
+    more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
+    return ",".join(text for text in texts[:_MOST] if text)[:_LONGEST] + more
 
 
 def _text(value: str | int) -> str:
