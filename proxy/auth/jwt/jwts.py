@@ -131,13 +131,13 @@ class Jwts:
             raise _declined(self._words.not_for_access(kind))
         if main:
             assert self._provider is not None
-            await self._check_signature(token, claims, self._provider.keys, issued)
+            await self._check_signature(token, claims, self._provider.keys, issued, now)
             bearer = await self._person(claims)
             if bearer.whole is not None and issued is not None and self._vouch is not None:
                 await self._vouch(bearer.whole, min(issued, now))
         else:
             entry = _entry(further, claims, audiences)
-            await self._check_signature(token, claims, entry.keys, issued)
+            await self._check_signature(token, claims, entry.keys, issued, now)
             if claim := entry.missing(claims):
                 raise _declined(self._words.required(claim), reason="not_admitted")
             try:
@@ -156,13 +156,14 @@ class Jwts:
             raise _declined(self._words.no_database, "unavailable", "no_database", 5) from None
 
     async def _check_signature(
-        self, token: bytes, claims: dict[str, Any], keys: Keys, issued: float | None
+        self, token: bytes, claims: dict[str, Any], keys: Keys, issued: float | None, now: float
     ) -> None:
         try:
             _, signed = await tokens.verified(token.decode("ascii"), keys, ALGORITHMS, _KINDS)
         except UnknownKey as error:
-            # Signed after the keys were last asked for: it may be a new one, and is known in a moment.
-            if issued is not None and issued > error.asked - self._skew:
+            # Signed after the keys were last asked for (by whole seconds), and they may not be asked
+            # for again just now: it may be by a new one, which is known in a moment.
+            if issued is not None and error.asked < min(now, issued + 1):
                 seconds = max(1, math.ceil(error.again))
                 raise _declined(self._words.new_key, "unavailable", "provider_failed", seconds) from None
             raise _wrong(self._words.unknown_key) from None
