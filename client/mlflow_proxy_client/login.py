@@ -60,6 +60,8 @@ def by_password(server: Server, user: str, password: str, wishes: Wishes) -> Ent
 
 def by_token(server: Server, secret: str) -> Entry:
     """Keep a token that was made elsewhere."""
+    if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise Problem("there is no token on standard input; paste it, or pipe it into the command")
     who = _who(server, f"Bearer {secret}")
     about = who.data.get("credential")
     if not isinstance(about, dict) or who.text("method") != "token":
