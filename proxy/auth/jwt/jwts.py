@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REMEMBERED = 3600.0
 """Seconds after which a token is verified again however long it has: a key that its issuer has withdrawn
-counts no longer than that (oidc/keys.py, OLD)."""
+counts no longer than that beyond the next look at the keys (oidc/keys.py, OLD)."""
 ASKED_AGAIN = 60.0
 """The same where something was taken from the person's last sign-in."""
 _KINDS = ("jwt", "at+jwt")
