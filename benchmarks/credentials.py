@@ -150,7 +150,7 @@ def _ask(port: int, authorization: str, requests: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             for _ in range(count):
                 connection.sendall(request)
-                answer = connection.recv(65536)
+                answer = _answer(connection)
                 if not answer.startswith(b"HTTP/1.1 200 "):
                     problems.append(answer.decode("latin-1"))
                     return
@@ -162,6 +162,16 @@ def _ask(port: int, authorization: str, requests: int) -> None:
         thread.join()
     if problems:
         sys.exit(problems[0])
+
+
+def _answer(connection: socket.socket) -> bytes:
+    received = connection.recv(65536)
+    while True:
+        head, end, body = received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)^content-length: (\d+)", head, re.M)
+        if end and length is not None and len(body) >= int(length[1]):
+            return received
+        received += connection.recv(65536)
 
 
 def _cpu(pid: int) -> float:

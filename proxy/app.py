@@ -157,7 +157,14 @@ def _sign_in_pages(
 ) -> dict[str, Page]:
     passwords = callers.authenticator if settings.basic_auth else None
     routes = oauth2.routes(
-        settings, sign_in.provider, sign_in.sessions, passwords, hosts, sign_in.keys, metrics.authentication
+        settings,
+        sign_in.provider,
+        sign_in.sessions,
+        passwords,
+        hosts,
+        sign_in.keys,
+        metrics.authentication,
+        callers.audit,
     )
     # All but this one are for people who have not signed in yet.
     who = routes.pop("/oauth2/userinfo")

@@ -59,9 +59,7 @@ async def opened(
     """Open the database and all that stands on it; `ended` is told of the ids of credentials and sessions
     that count no more. Raises UserError."""
     observe = metrics.authentication
-    authenticator = Authenticator(settings, password, jobs_token, observe)
     async with contextlib.AsyncExitStack() as stack:
-        stack.callback(authenticator.close)
         store = await asyncio.to_thread(Store.open, settings)
         stack.callback(store.close)
         metrics.database_queries = lambda: store.queries
@@ -69,6 +67,8 @@ async def opened(
         stack.push_async_callback(audit.aclose)
         metrics.audit_lines_lost = lambda: audit.lost
         background = [audit.run()]
+        authenticator = Authenticator(settings, password, jobs_token, observe, audit=audit)
+        stack.callback(authenticator.close)
         password_users = authenticator.users
 
         def password_role(name: str) -> Role | None:
@@ -88,7 +88,7 @@ async def opened(
             keys = [secret.encode() for secret in in_force]
             provider = Provider(settings, keys, observe)
             stack.push_async_callback(provider.aclose)
-            sessions = Sessions(settings, store, provider, role, observe, in_force)
+            sessions = Sessions(settings, store, provider, role, observe, in_force, audit, ended)
             sign_in = SignInParts(provider, sessions, keys)
             background += [provider.warm(), sessions.watch()]
         jwts = None

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "access": {"identity", "operations"},
     "bodies": {"operations"},
     "verified_names": {"bodies", "exchange", "identity", "operations"},
-    "audit": {"errors", "exchange", "identity", "operations", "private_file", "settings", "store"},
+    "audit": {"errors", "exchange", "identity", "logs", "operations", "private_file", "settings", "store"},
     "headers": {"exchange", "identity"},
     "metrics": {"exchange"},
     "logs": {"exchange", "identity", "operations"},
@@ -40,7 +40,7 @@ MAY_IMPORT = {
         "verified_names", "watchdog",
     },
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
-    "pages": {"auth", "errors", "exchange", "identity", "metrics"},
+    "pages": {"errors", "exchange", "identity", "metrics"},
     "ui_script": {"exchange"},
     "protocol": set(),
 }  # fmt: skip

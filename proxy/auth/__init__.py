@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import basic, passwords, refusals
 from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
 from proxy.auth.password_users import PasswordUsers
@@ -95,6 +96,7 @@ class Authenticator:
         jobs_token: str,
         observe: Callable[[str, str], None],
         *,
+        audit: Audit = NO_AUDIT,
         remembered: int = REMEMBERED,
     ) -> None:
         """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated. ``observe(method, result)`` is
@@ -106,7 +108,7 @@ class Authenticator:
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
-        self._users = PasswordUsers(settings, password)
+        self._users = PasswordUsers(settings, password, audit)
         # Digests are keyed anew in each process, so nothing that leaks from memory can be looked up.
         self._key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, _Remembered | Verified] = OrderedDict()

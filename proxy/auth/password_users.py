@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import basic, passwords
 from proxy.auth.users import User, UsersFile
 from proxy.errors import UserError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class PasswordUsers:
     """The users as they are at this moment: a change of the file counts at once."""
 
-    def __init__(self, settings: Settings, password: str) -> None:
+    def __init__(self, settings: Settings, password: str, audit: Audit = NO_AUDIT) -> None:
         """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated.
 
         A user of that name in the users file takes the place of one whose password was generated; where a
@@ -30,7 +31,7 @@ class PasswordUsers:
             # Slow to try passwords against, as it is kept in the database; 50 ms, once.
             lambda: hashlib.scrypt(password.encode(), salt=b"a session's", n=2**14, r=8, p=1)[:16].hex()
         )
-        self._file = None if settings.users_file is None else UsersFile(settings.users_file)
+        self._file = None if settings.users_file is None else UsersFile(settings.users_file, audit)
         name = settings.username or "admin"
         if problem := basic.name_problem(name):
             raise UserError(f"MLFLOW_TRACKING_USERNAME: the user name {problem}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from proxy.identity import Identity
@@ -54,7 +54,9 @@ class Entry:
 class KnownSessions:
     """Sessions by id, and the verified cookies that lead to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: Callable[[Collection[str]], None] = lambda _: None) -> None:
+        """``told`` is called with the ids of those that have ended."""
+        self._told = told
         self.by_cookie: dict[bytes, Entry] = {}
         self._by_id: dict[str, Known] = {}
         self._ended: dict[str, float] = {}
@@ -89,8 +91,9 @@ class KnownSessions:
             for value in session.values:
                 self.by_cookie.pop(value, None)
 
-    def ended(self, session_ids: Iterable[str]) -> None:
+    def ended(self, session_ids: Collection[str]) -> None:
         """Forget sessions, and remember for a minute that they have ended."""
+        self._told(session_ids)
         now = time.time()
         for session_id in session_ids:
             self.forget(session_id)

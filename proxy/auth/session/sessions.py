@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxy.audit import NO_AUDIT, Audit
@@ -51,10 +51,12 @@ class Sessions:
         observe: Callable[[str, str], None],
         cookie_secrets: tuple[str, ...],
         audit: Audit = NO_AUDIT,
+        ended: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
         """``roles`` says what somebody with these claims may do, None where they may not get in (any more);
         of a session that is asked about later, ``claims.raw`` holds ``sid`` at most. ``observe(method,
-        result)`` is called as Authenticator's is. ``cookie_secrets`` are those of secret.py.
+        result)`` is called as Authenticator's is. ``cookie_secrets`` are those of secret.py. ``ended`` is
+        told the ids of sessions that are over, for what is under way with them.
         """
         self._store = store
         self._roles = roles
@@ -68,7 +70,7 @@ class Sessions:
         self.cookie_name = self._cookie.name
         where = settings.oauth_issuer_url or settings.oauth_token_url or ""
         self._sealing = Sealing(cookie_secrets, f"{settings.oauth_client_id or ''} {where}")
-        self._known = KnownSessions()
+        self._known = KnownSessions(ended)
         self._confirming = Confirming(settings, store, provider, roles, self._sealing, self._known, audit)
         self._by_cookie = self._known.by_cookie
         self._find = self._cookie.find
