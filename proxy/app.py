@@ -24,6 +24,7 @@ from proxy.pages.account import account_pages
 from proxy.pages.current_user import current_user
 from proxy.pages.health import livez, readyz
 from proxy.pages.metrics import metrics as metrics_page
+from proxy.pages.probes_of_mlflow import health, version
 from proxy.pages.sign_in import signed_in
 from proxy.pages.token_api import token_api
 from proxy.pages.token_forms import Rules as TokenRules
@@ -128,7 +129,7 @@ def applications(
         )
     gate = Gate(
         pages,
-        {"current-user": current_user},
+        {"current-user": current_user, "version": version, "health": health(mlflow)},
         mlflow_ui,
         authenticator,
         hosts,

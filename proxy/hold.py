@@ -61,6 +61,15 @@ class Hold:
         with self._one_more():
             await asyncio.sleep(RETRY_SECONDS)
 
+    async def pause(self, since: float, seconds: float) -> bool:
+        """Wait so long, before MLflow is asked the same again; False at once where the wait since `since`
+        would be too long. Raises Refused (503) when too many wait already."""
+        if self._left(since) <= seconds:
+            return False
+        with self._one_more():
+            await asyncio.sleep(seconds)
+        return True
+
     def _left(self, since: float) -> float:
         return since + self.seconds - asyncio.get_running_loop().time()
 

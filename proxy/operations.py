@@ -41,6 +41,11 @@ class Operation:
     """The query arguments that name an experiment or a run, or ``artifact_path``, the end of the path."""
     once_open: Access | None = None
     """For CLOSED: what it is where PROXY_DIRECT_ARTIFACTS opens it."""
+    again: bool = False
+    """Whether it may be sent to MLflow a second time where nobody knows what became of the first: nothing
+    differs afterwards, and its answer tells of no failure (docs/resending.md)."""
+    submits_job: bool = False
+    """Whether it puts a job into the queue of MLflow's job runner."""
 
 
 class Route(NamedTuple):
@@ -69,6 +74,14 @@ OWN = {
 }
 """The operations of our own pages, by name."""
 
+# Those that call mlflow.server.jobs.submit_job.
+_SUBMIT_JOBS = {
+    "create-prompt-optimization-job",
+    "invoke-genai-evaluate",
+    "invoke-issue-detection",
+    "invoke-scorer",
+    "submit-job",
+}
 _APIS = ("api", "ajax-api")
 _PARAMETER = re.compile(r"\{(?!api\})\w+(:path)?\}")
 # An object store's key has at most 1,024 bytes and a file's path 4,096: what is longer is no artifact's
@@ -82,7 +95,7 @@ def _table() -> tuple[Route, ...]:
 
 
 def _route(line: str) -> Route:
-    method, path, name, access, served, body, answer, ids, *_note = line.split("\t")
+    method, path, name, access, served, body, answer, ids, again, _why, *_note = line.split("\t")
     access, _, once_open = access.partition("-")
     operation = Operation(
         name,
@@ -92,6 +105,8 @@ def _route(line: str) -> Route:
         answer=answer,
         resource=() if ids == "-" else tuple(ids.split(",")),
         once_open=Access(once_open) if once_open else None,
+        again=again == "yes",
+        submits_job=name in _SUBMIT_JOBS,
     )
     return Route(method, path, served, operation)
 
@@ -103,7 +118,12 @@ def _with_heads(table: Iterable[Route]) -> Iterable[Route]:
         if route.method == "GET" and route.served == "flask":
             get = route.operation
             head = Operation(
-                get.name, get.access, body=get.body, resource=get.resource, once_open=get.once_open
+                get.name,
+                get.access,
+                body=get.body,
+                resource=get.resource,
+                once_open=get.once_open,
+                again=get.again,
             )
             yield Route("HEAD", route.path, route.served, head)
 

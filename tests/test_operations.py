@@ -109,7 +109,7 @@ def test_every_route_of_the_installed_mlflow_is_listed_as_it_is_served(mlflow: d
     theirs = {(method, path): served for method, path, served in mlflow["routes"]}
     ours = {key: route.served for key, route in LISTED.items() if route.served != "own"}
     assert len(theirs) > 600
-    missing = {key: served for key, served in theirs.items() if key not in ours}
+    missing = {key: served for key, served in theirs.items() if key not in LISTED}
     assert not missing, "give them a row in operations.tsv"
     gone = sorted(ours.keys() - theirs.keys())
     assert not gone, "take their rows out of operations.tsv"
@@ -336,3 +336,43 @@ def test_a_long_list_of_ids_is_cut() -> None:
 def test_an_operation_can_not_be_changed() -> None:
     with pytest.raises(AttributeError):
         Operation("x", Access.READ).name = "y"  # type: ignore[misc]
+
+
+def test_every_operation_says_whether_it_may_be_sent_again_and_why() -> None:
+    lines = (Path(__file__).parent.parent / "proxy" / "operations.tsv").read_text("utf-8").splitlines()
+    heading = lines[0].split("\t")
+    reasons: dict[str, set[tuple[str, str]]] = collections.defaultdict(set)
+    for line in lines[1:]:
+        row = dict(zip(heading, line.split("\t"), strict=False))
+        assert row["again"] in ("yes", "no"), line
+        assert len(row["why"]) > 4, line
+        reasons[row["operation"]].add((row["again"], row["why"]))
+    assert {name: said for name, said in reasons.items() if len(said) > 1} == {}
+    document = (Path(__file__).parent.parent / "docs" / "resending.md").read_text("utf-8")
+    for title, again in (("Sent again", "yes"), ("Never sent again", "no")):
+        text = document.split(f"### {title}\n")[1].split("\n#")[0]
+        said = set(re.findall(r"^\| `([a-z0-9-]+)` \| (.*) \|$", text, re.M))
+        assert said == {
+            (name, why) for name, [(answer, why)] in reasons.items() if answer == again and why != "reads"
+        }
+
+
+def test_what_only_reads_may_be_sent_again_and_what_makes_something_may_not() -> None:
+    for operation in OPERATIONS:
+        if operation.access in (Access.READ, Access.OPEN) and operation not in OWN.values():
+            assert operation.again or operation.name == "post-ui-telemetry", operation
+        if operation.name.startswith(("create-", "register-", "invoke-", "submit-", "gateway-inference")):
+            assert not operation.again or operation.name == "create-presigned-download-url", operation
+        if operation.submits_job:
+            assert not operation.again, operation
+    assert not UNKNOWN.again
+
+
+def test_what_submits_a_job_is_known() -> None:
+    assert {operation.name for operation in OPERATIONS if operation.submits_job} == {
+        "create-prompt-optimization-job",
+        "invoke-genai-evaluate",
+        "invoke-issue-detection",
+        "invoke-scorer",
+        "submit-job",
+    }

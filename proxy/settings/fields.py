@@ -446,6 +446,21 @@ class Settings(CredentialFields):
         256 * 2**20,
         "The memory that all buffered and waiting request bodies together may take.",
     )
+    resend_body_limit: Size = setting(
+        "PROXY_RESEND_BODY_LIMIT",
+        "Limits",
+        32 * 2**20,
+        "The largest request body that is kept until MLflow has answered, so that the request can be sent "
+        "again where MLflow ends in the middle of it; above 1 MiB it is kept in a file. An upload that is "
+        "larger passes through and fails with its MLflow.",
+    )
+    resend_spool_bytes: Size = setting(
+        "PROXY_RESEND_SPOOL_BYTES",
+        "Limits",
+        512 * 2**20,
+        "What those files may take together, in PROXY_RUNTIME_DIR; they have no name and are gone with the "
+        "request. Where it is used up, further bodies are not kept.",
+    )
     hold_requests: Annotated[int, read(values.whole_number(1, 1_000_000))] = setting(
         "PROXY_HOLD_REQUESTS",
         "Limits",
