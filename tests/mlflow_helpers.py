@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy import guard
+from proxy.mlflow_server import MlflowServer
 from proxy.settings import Settings
 
 HERE = Path(__file__).parent
@@ -79,3 +81,49 @@ async def until(true: Callable[[], Any], seconds: float = 10) -> Any:
         assert time.monotonic() < deadline, "did not come true in time"
         await asyncio.sleep(0.01)
     return value
+
+
+class Life:
+    """A MlflowServer over the stand-in, and what it observed."""
+
+    def __init__(self, place: Path, plan: dict[str, Any], **settings: Any) -> None:
+        self.place = place
+        self.plan_file = place / "plan"
+        self.plan(**plan)
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        (place / "run").mkdir(exist_ok=True)
+        (place / "data").mkdir(exist_ok=True)
+        given = self.given = {"PYTHONPATH": str(HERE / "fake_mlflow"), "FAKE_PLAN": str(self.plan_file)}
+        self.server = MlflowServer(
+            settings_for(place, **settings),
+            given,
+            place / "run",
+            1,
+            TOKEN,
+            lambda event, what: self.events.append((event, what)),
+        )
+
+    def plan(self, **plan: Any) -> None:
+        new = self.plan_file.with_suffix(".new")
+        new.write_text(json.dumps(plan))
+        new.replace(self.plan_file)
+
+    def living(self) -> list[int]:
+        return marked(str(self.plan_file))
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [what for name, what in self.events if name == event]
+
+
+@asynccontextmanager
+async def living(place: Path, plan: dict[str, Any], **settings: Any) -> AsyncIterator[Life]:
+    life = Life(place, plan, **settings)
+    run = asyncio.create_task(life.server.run())
+    try:
+        yield life
+    finally:
+        await life.server.stop(1)
+        await run
+        assert life.living() == []
+        assert list((place / "run").iterdir()) == []
+        assert not (place / "data" / "running.json").exists()

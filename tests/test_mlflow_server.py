@@ -7,66 +7,18 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow_helpers import HERE, SLEEP, TOKEN, child, marked, place, readlink, settings_for, until
+from mlflow_helpers import SLEEP, Life, child, living, place, readlink, until
 
 from proxy import guard
 from proxy.http1 import fetch
-from proxy.mlflow_server import REASONS, MlflowServer
+from proxy.mlflow_server import REASONS
 from proxy.mlflow_server.command import MARKER
 
 __all__ = ["place"]
-
-
-class Life:
-    """A MlflowServer over the stand-in, and what it observed."""
-
-    def __init__(self, place: Path, plan: dict[str, Any], **settings: Any) -> None:
-        self.place = place
-        self.plan_file = place / "plan"
-        self.plan(**plan)
-        self.events: list[tuple[str, dict[str, Any]]] = []
-        (place / "run").mkdir(exist_ok=True)
-        (place / "data").mkdir(exist_ok=True)
-        given = {"PYTHONPATH": str(HERE / "fake_mlflow"), "FAKE_PLAN": str(self.plan_file)}
-        self.server = MlflowServer(
-            settings_for(place, **settings),
-            given,
-            place / "run",
-            1,
-            TOKEN,
-            lambda event, what: self.events.append((event, what)),
-        )
-
-    def plan(self, **plan: Any) -> None:
-        new = self.plan_file.with_suffix(".new")
-        new.write_text(json.dumps(plan))
-        new.replace(self.plan_file)
-
-    def living(self) -> list[int]:
-        return marked(str(self.plan_file))
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [what for name, what in self.events if name == event]
-
-
-@asynccontextmanager
-async def living(place: Path, plan: dict[str, Any], **settings: Any) -> AsyncIterator[Life]:
-    life = Life(place, plan, **settings)
-    run = asyncio.create_task(life.server.run())
-    try:
-        yield life
-    finally:
-        await life.server.stop(1)
-        await run
-        assert life.living() == []
-        assert list((place / "run").iterdir()) == []
-        assert not (place / "data" / "running.json").exists()
 
 
 def test_it_is_ready_when_a_call_that_reaches_the_database_was_answered(place: Path) -> None:
@@ -275,7 +227,11 @@ def test_what_was_left_when_both_were_killed_is_ended_by_the_next_start(place: P
         assert await life.server.wait_ready(10)
         noted = (place / "data" / "running.json").read_bytes()
         # The proxy's death can't be had in this process: its guard and its memory are taken away instead.
-        environ = {**os.environ, MARKER: json.loads(noted)["marker"], "FAKE_PLAN": str(life.plan_file)}
+        environ = {
+            **os.environ,
+            MARKER: json.loads(noted)["starts"][0]["marker"],
+            "FAKE_PLAN": str(life.plan_file),
+        }
         left = child(SLEEP, env=environ, start_new_session=True)
         stranger = child(SLEEP, start_new_session=True)
         await life.server.stop(1)

@@ -72,7 +72,11 @@ class Generation:
         self.pid: int | None = None
         """Of ``mlflow server``."""
         self.started = time.monotonic()
+        self.started_at = time.time()
+        """The same as Unix time."""
         self.last_lines: deque[str] = deque(maxlen=20)
+        self.ready_since: float | None = None
+        """When it took the socket (monotonic); None while it has not."""
         self.over: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         """Set as soon as ``mlflow server`` or its guard is gone; ``end`` is still to be called."""
         self.web_server: Process | None = None
@@ -147,6 +151,10 @@ class Generation:
         # The first to be told is the cause; what the guard ends after that is not.
         if not self.over.done():
             self.over.set_result(why)
+
+    def give_up(self, why: Exit) -> None:
+        """Have it count as over, though it runs."""
+        self._over(why)
 
     def find_processes(self) -> None:
         """Find uvicorn and the job runner, ``mlflow server``'s children, and where the job queues are.

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,19 @@ def _reap(pids: set[int], session: int | None) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
-def write(file: Path, marker: str, runtime: Path, storage: str | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start of MLflow, as it is noted."""
+
+    marker: str
+    storage: str | None
+    """Where its job queues are, as far as that is known."""
+
+
+def write(file: Path, runtime: Path, starts: Iterable[Start]) -> None:
     """Note what is running, for a start after we and the guard were killed at once. Raises OSError."""
-    private_file.write(
-        file, json.dumps({"marker": marker, "runtime": str(runtime), "storage": storage}).encode() + b"\n"
-    )
+    noted = {"runtime": str(runtime), "starts": [asdict(start) for start in starts]}
+    private_file.write(file, json.dumps(noted).encode() + b"\n")
 
 
 async def end_earlier(file: Path) -> int:
@@ -79,13 +88,16 @@ async def end_earlier(file: Path) -> int:
     """
     try:
         noted: dict[str, Any] = json.loads(file.read_bytes())
-        marker, runtime, storage = str(noted["marker"]), Path(noted["runtime"]), noted["storage"]
+        runtime = Path(noted["runtime"])
+        starts = [Start(str(start["marker"]), start["storage"]) for start in noted["starts"]]
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError):
         logger.warning("%s can't be read: what an earlier instance left, if anything, is not ended", file)
         return 0
-    killed = await end(marker, storage=[storage] if storage else [])
+    killed = 0
+    for start in starts:
+        killed += await end(start.marker, storage=[start.storage] if start.storage else [])
     runtime_dir.remove(runtime)
     file.unlink(missing_ok=True)
     return killed

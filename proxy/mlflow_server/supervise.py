@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from proxy import guard
 from proxy.data_dir import layout
 from proxy.errors import UserError
 from proxy.mlflow_server import leftovers, readiness
-from proxy.mlflow_server.command import command, environment
 from proxy.mlflow_server.generation import Exit, Generation
-from proxy.mlflow_server.keys import gateway_passphrase
-from proxy.mlflow_server.output import Progress, masking, place_of, secrets_of
-from proxy.settings.database import database_uri
+from proxy.mlflow_server.jobs import Submissions
+from proxy.mlflow_server.plan import Plan, plan_of
+from proxy.mlflow_server.roll import SUBMIT_PATIENCE, Roll, Rolled, swap
+from proxy.mlflow_server.starts import Starts
+from proxy.mlflow_server.upkeep import TICK, until_lost, until_ready
 from proxy.settings.fields import Settings
 
 logger = logging.getLogger("proxy.mlflow_server")
@@ -41,12 +42,10 @@ JOBS_PATIENCE = 600.0
 """Seconds in which a lost job runner restarts MLflow once; a second loss is reported and no more, because one
 that can't run must not take the tracking server down again and again."""
 
-TICK = 1.0
-
 
 class MlflowServer:
-    """``mlflow server`` as our child. ``run`` keeps it running, ``stop`` ends it; everything else says how it
-    is."""
+    """``mlflow server`` as our child. ``run`` keeps it running, ``roll`` puts another one in its place and
+    ``stop`` ends it; everything else says how it is."""
 
     def __init__(
         self,
@@ -61,32 +60,47 @@ class MlflowServer:
         """Where requests go. Missing while nothing is ready; another file (another inode) with each
         generation."""
         self.ready = False
-        self.generation = 0
         self.started_at: float | None = None
         """Unix time at which the running generation was started."""
         self.restarts: Counter[str] = Counter(dict.fromkeys(sorted(REASONS), 0))
+        self.rolls: Counter[str] = Counter({"done": 0, "failed": 0})
+        """Rolling restarts by what became of them, a closed set."""
+        self.submissions = Submissions()
         self._settings = settings
         self._passthrough = passthrough
-        self._runtime = runtime
+        self._running_file = layout(settings.data_dir).running_file
+        self._starts = Starts(runtime, self._running_file, jobs_token, observe)
         self._jobs_port = jobs_port
         self._jobs_token = jobs_token
         self._observe = observe
+        self._plan: Plan | None = None
         self._current: Generation | None = None
+        self._roll: Roll | None = None
         self._state = "MLflow has not been started"
         self._database_problem: str | None = None
         self._jobs_problem: str | None = None
         self._jobs_lost_at: float | None = None
-        self._ready_since: float | None = None
         self._became_ready = asyncio.Event()
         self._now_up = asyncio.Event()
+        self._replaced = asyncio.Event()
         self._stop_asked = asyncio.Event()
         self._grace = settings.grace_seconds
         self._finished: asyncio.Event | None = None
 
     @property
+    def generation(self) -> int:
+        """The number of the latest start, whatever became of it."""
+        return self._starts.number
+
+    @property
     def pid(self) -> int | None:
         """Of ``mlflow server``; None while it does not run."""
         return self._current.pid if self._current is not None else None
+
+    @property
+    def jobs_paused(self) -> bool:
+        """Whether a request that submits a job has to wait (`submissions`)."""
+        return self.submissions.paused
 
     @property
     def reason(self) -> str:
@@ -95,7 +109,7 @@ class MlflowServer:
             return ""
         if self._current is None or self._current.over.done():
             return self._state
-        if self._ready_since is not None:
+        if self._current.ready_since is not None:
             return self._database_problem or ""
         seconds = int(time.monotonic() - self._current.started)
         return f"MLflow is starting: {self._current.progress.step or 'loading'} ({seconds} s)"
@@ -103,7 +117,7 @@ class MlflowServer:
     def checks(self) -> dict[str, str | None]:
         """Each check by name: None where it is good, else what is wrong, for anybody to read."""
         current = self._current
-        running = current is not None and self._ready_since is not None and not current.over.done()
+        running = current is not None and current.ready_since is not None and not current.over.done()
         mlflow = None if running else self.reason
         return {
             "mlflow": mlflow,
@@ -133,8 +147,115 @@ class MlflowServer:
         left."""
         self._grace = grace
         self._stop_asked.set()
+        if self._roll is not None:
+            self._roll.hurry.set()
         if self._finished is not None:
             await self._finished.wait()
+
+    def differs(self, settings: Settings, passthrough: Mapping[str, str]) -> bool:
+        """Whether MLflow would be started in another way with these. Raises UserError as ``run`` does."""
+        assert self._plan is not None
+        plan = plan_of(settings, passthrough, self._jobs_port, self._jobs_token)
+        return not self._plan.starts_the_same(plan)
+
+    def adopt(self, settings: Settings) -> None:
+        """Take these settings for what is looked at and waited for from now on; MLflow itself goes on."""
+        assert self._plan is not None
+        self._settings = settings
+        self._grace = settings.grace_seconds
+        self._plan = dataclasses.replace(self._plan, settings=settings)
+
+    async def roll(
+        self,
+        settings: Settings | None = None,
+        passthrough: Mapping[str, str] | None = None,
+        taken: Callable[[], None] = lambda: None,
+    ) -> Rolled:
+        """Start a second MLflow beside the first and, once it is ready, let it take the first one's place.
+
+        With these settings, or with those in force. `taken` is called in the step in which requests begin to
+        reach it. Returns when the first one has finished its requests and is gone; one that does not become
+        ready is ended, and nothing has changed then. Where MLflow is not up, it is started anew with these
+        settings, and they stay. Raises UserError where the settings can't be carried out at all.
+        """
+        if self._plan is None or self._stop_asked.is_set():
+            return Rolled(False, "MLflow is not running")
+        if self._roll is not None:
+            return Rolled(False, "a rolling restart is under way already")
+        plan = plan_of(
+            settings or self._settings,
+            self._plan.passthrough if passthrough is None else passthrough,
+            self._jobs_port,
+            self._jobs_token,
+        )
+        if not self.up:
+            return await self._start_anew(plan, taken)
+        roll = self._roll = Roll(self._starts, plan)
+        # Whoever waits may go away; what was begun is ended in good order.
+        roll.task = asyncio.create_task(self._rolling(roll, taken))
+        return await asyncio.shield(roll.task)
+
+    async def _rolling(self, roll: Roll, taken: Callable[[], None]) -> Rolled:
+        old = None
+        try:
+            logger.info("a rolling restart of MLflow has begun (generation %d)", roll.heir.number)
+            if (failed := await roll.prepare()) is not None:
+                return self._not_rolled(roll, failed)
+            try:
+                await self.submissions.pause(SUBMIT_PATIENCE)
+                if self._stop_asked.is_set() or roll.heir.over.done():
+                    await roll.discard()
+                    return self._not_rolled(roll, Exit("exited", "the new MLflow ended as it was ready"))
+                old, grace = self._known(), self._grace
+                roll.jobs_over.clear()
+                moment = int(time.time() * 1000)
+                self._take(roll.heir, roll.plan, old)
+                taken()
+                roll.decided.set()
+                await asyncio.sleep(0.002)  # what is submitted from now on is later than `moment`
+            finally:
+                self.submissions.resume()
+            cut = await roll.retire(old, grace, moment)
+            text = f"MLflow's generation {roll.heir.number} has taken the place of {old.number}"
+            if cut:
+                text += f"; jobs cut off and run again: {', '.join(cut)}"
+            self.rolls["done"] += 1
+            logger.info("%s", text)
+            self._observe("rolled", {"generation": roll.heir.number, "cut": cut})
+            return Rolled(True, text)
+        except asyncio.CancelledError:
+            if old is None:
+                await roll.discard()
+            raise
+        finally:
+            roll.decided.set()
+            self._roll = None
+
+    def _not_rolled(self, roll: Roll, failed: Exit) -> Rolled:
+        step = f": {roll.heir.progress.step}" if roll.heir.progress.step else ""
+        text = f"the new MLflow was given up, and the old one stays: {failed.text}{step}"
+        said = tuple(roll.heir.last_lines)
+        self.rolls["failed"] += 1
+        logger.error("%s%s", text, _indented(said))
+        self._observe("roll_failed", {"text": text, "lines": list(said)})
+        return Rolled(False, text, said)
+
+    async def _start_anew(self, plan: Plan, taken: Callable[[], None]) -> Rolled:
+        """There is nothing to be kept up: what is starting is ended, and the next start is with this plan."""
+        self._plan, self._settings = plan, plan.settings
+        taken()
+        failures = self.restarts.total() + 1
+        if self._current is not None and not self._current.over.done():
+            self._current.give_up(Exit("exited", "MLflow is started anew with other settings"))
+            failures += 1
+        deadline = time.monotonic() + plan.settings.mlflow_start_timeout
+        while self.restarts.total() < failures and time.monotonic() < deadline:
+            if await self.wait_ready(TICK):
+                break
+        if self.ready:
+            return Rolled(True, f"MLflow was started anew (generation {self.generation})")
+        said = () if self._current is None else tuple(self._current.last_lines)
+        return Rolled(False, f"MLflow was started anew and is not ready: {self.reason}", said)
 
     async def run(self) -> None:
         """Start MLflow and start it again whenever it ends, until stopped or cancelled; nothing is left after
@@ -149,37 +270,61 @@ class MlflowServer:
                 guard.become_subreaper()
             except OSError as error:
                 raise UserError(f"MLflow can't be watched over here: {error}") from None
-            where = layout(self._settings.data_dir)
-            if killed := await leftovers.end_earlier(where.running_file):
+            if killed := await leftovers.end_earlier(self._running_file):
                 logger.warning("ended %d processes that an earlier instance had left", killed)
-            values = environment(self._settings, self._passthrough, os.environ, self._jobs_token)
-            values.update(gateway_passphrase(self._settings, values))
+            self._plan = plan_of(self._settings, self._passthrough, self._jobs_port, self._jobs_token)
             delay = FIRST_DELAY
             while not self._stop_asked.is_set():
-                over = await self._one_generation(values, where.running_file)
+                current, over = await self._generations()
                 if over is None:
                     break
-                if self._ready_since is not None and time.monotonic() - self._ready_since >= HEALTHY:
+                if current.ready_since is not None and time.monotonic() - current.ready_since >= HEALTHY:
                     delay = FIRST_DELAY
-                self._report(over, delay)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop_asked.wait(), delay)
+                self._report(current, over, delay)
+                await self._pause(delay)
                 delay = min(delay * 2, LONGEST_DELAY)
-            where.running_file.unlink(missing_ok=True)
         finally:
+            await self._end_roll()
+            if self._plan is not None:
+                self._starts.forget()
             self._unready("MLflow was stopped")
             self._current = None
             self._finished.set()
 
-    def _report(self, over: Exit, delay: float) -> None:
-        current = self._current
-        assert current is not None
+    async def _end_roll(self) -> None:
+        if (roll := self._roll) is None or roll.task is None:
+            return
+        roll.hurry.set()
+        if not self._stop_asked.is_set():
+            roll.task.cancel()
+        await asyncio.gather(roll.task, return_exceptions=True)
+
+    async def _pause(self, delay: float) -> None:
+        """Wait before MLflow is started again; no longer where a roll has one that is about to be ready."""
+        stop = asyncio.create_task(self._stop_asked.wait())
+        try:
+            if (roll := self._roll) is not None and not roll.decided.is_set():
+                decided = asyncio.create_task(roll.decided.wait())
+                await asyncio.wait({stop, decided}, return_when=asyncio.FIRST_COMPLETED)
+                decided.cancel()
+            if not self._replaced.is_set():
+                await asyncio.wait({stop}, timeout=delay)
+            if roll is not None and not self._replaced.is_set():
+                # Two job runners at once would run the same jobs.
+                roll.hurry.set()
+                await roll.jobs_over.wait()
+        finally:
+            stop.cancel()
+
+    def _report(self, current: Generation, over: Exit, delay: float) -> None:
         self.restarts[over.reason] += 1
         step = f": {current.progress.step}" if current.progress.step else ""
-        self._state = f"{over.text}{step}; it is started again in {delay:g} s"
+        state = f"{over.text}{step}; it is started again in {delay:g} s"
+        if not self._replaced.is_set():
+            self._state = state
         # What it said last is all there is to know why it could not start.
-        said = list(current.last_lines) if self._ready_since is None else []
-        logger.error("%s%s", self._state, "".join(f"\n    {line[:500]}" for line in said))
+        said = list(current.last_lines) if current.ready_since is None else []
+        logger.error("%s%s", state, _indented(said))
         self._observe(
             "restart",
             {
@@ -187,117 +332,107 @@ class MlflowServer:
                 "text": over.text,
                 "delay": delay,
                 "generation": current.number,
-                "was_ready": self._ready_since is not None,
+                "was_ready": current.ready_since is not None,
                 "lines": said,
             },
         )
 
-    async def _one_generation(self, values: dict[str, str], running_file: Path) -> Exit | None:
-        """Start MLflow and watch it; why it is over, or None where that was asked for."""
-        self.generation += 1
-        self._ready_since = self._database_problem = self._jobs_problem = None
-        uri = database_uri(self._settings)
-        mask = masking([*secrets_of(uri), uri, self._jobs_token])
-        number = self.generation
-        current = self._current = Generation(
-            number,
-            socket := self._runtime / f"g{number}.sock",
-            command(self._settings, socket, self._jobs_port),
-            values,
-            self._grace,
-            Progress(place_of(uri)),
-            mask,
-            lambda line: self._observe("line", {"text": line, "generation": number}),
-        )
-        grace = self._grace
+    async def _generations(self) -> tuple[Generation, Exit | None]:
+        """Start MLflow, unless a roll has done so, and watch it and those that rolls put in its place: the
+        last one and why it is over, or None where that was asked for."""
+        plan = self._plan
+        assert plan is not None
+        if not self._replaced.is_set():
+            self._current = self._starts.new(plan)
+            if (failed := await self._starts.begin(self._current)) is not None:
+                return self._current, failed
+        grace = guard.ORPHANED_GRACE  # where we are cancelled: whoever does that does not wait for long
         try:
-            leftovers.write(running_file, current.marker, self._runtime, None)
-            await current.start()
-        except OSError as error:
-            current.over.set_result(Exit("exited", f"MLflow could not be started: {error.strerror}"))
-            return current.over.result()
-        self.started_at = time.time()
-        self._observe("starting", {"generation": number})
-        try:
-            over = await self._watch(current, place_of(uri), running_file)
+            while True:
+                self._replaced.clear()
+                over = await self._watch(current := self._known())
+                if current is self._current:
+                    break
             grace = self._grace if over is None else min(self._grace, guard.ORPHANED_GRACE)
-            return over
-        except BaseException:
-            grace = guard.ORPHANED_GRACE  # cancelled: whoever does that does not wait for long
-            raise
+            return current, over
         finally:
+            # A roll may have put another one here in the step in which we were cancelled.
+            ending = self._known()
             self._unready(self._state)
-            await current.end(grace)
+            await self._starts.end(ending, grace)
 
-    async def _watch(self, current: Generation, database: str, running_file: Path) -> Exit | None:
+    def _known(self) -> Generation:
+        assert self._current is not None
+        return self._current
+
+    async def _watch(self, current: Generation) -> Exit | None:
+        """Make it ready, then look after it, until it is over, the end is asked for or it is replaced."""
         stop = asyncio.create_task(self._stop_asked.wait())
-        serve = asyncio.create_task(self._serve(current, database, running_file))
+        replaced = asyncio.create_task(self._replaced.wait())
+        serve = asyncio.create_task(self._serve(current))
         try:
-            watched: set[asyncio.Future[Any]] = {stop, serve, current.over}
+            watched: set[asyncio.Future[Any]] = {stop, replaced, serve, current.over}
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
                 self._state = "MLflow is being stopped"
+                return None
+            if replaced.done():
                 return None
             over = current.over.result() if current.over.done() else serve.result()
             self._state = over.text
             return over
         finally:
-            for task in (stop, serve):
+            for task in (stop, replaced, serve):
                 task.cancel()
-            await asyncio.gather(stop, serve, return_exceptions=True)
+            await asyncio.gather(stop, replaced, serve, return_exceptions=True)
 
-    async def _serve(self, current: Generation, database: str, running_file: Path) -> Exit:
+    async def _serve(self, current: Generation) -> Exit:
         """Make it ready, then look after it; returns where it must be given up though it runs."""
-        settings = self._settings
-        answer = asyncio.create_task(readiness.first_answer(current.socket, settings.ready_timeout, database))
+        plan = self._plan
+        assert plan is not None
+        if current.ready_since is None:
+            if (failed := await until_ready(current, plan)) is not None:
+                return failed
+            self._take(current, plan)
+        probe = asyncio.create_task(self._probe())
+        lost = asyncio.create_task(until_lost(current, self._jobs_lost))
         try:
-            while not (await asyncio.wait({answer}, timeout=TICK))[0]:
-                if current.progress.migrating:
-                    # A migration that is killed half-way can leave a database that nothing opens.
-                    continue
-                if time.monotonic() - current.started > settings.mlflow_start_timeout:
-                    return Exit(
-                        "start_timeout",
-                        f"MLflow was not ready {settings.mlflow_start_timeout:g} s after its start "
-                        "(PROXY_MLFLOW_START_TIMEOUT)",
-                    )
-            answer.result()
+            await asyncio.wait({probe, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if probe.done():
+                probe.result()
+            return await lost
         finally:
-            answer.cancel()
-        await asyncio.to_thread(current.find_processes)
-        if current.job_storage:
-            try:
-                leftovers.write(running_file, current.marker, self._runtime, current.job_storage)
-            except OSError as error:  # a full disk is no reason to serve nobody
-                logger.warning("%s can't be written: %s", running_file, error.strerror)
-        current.socket.rename(self.socket)
-        self._ready_since = time.monotonic()
+            for task in (probe, lost):
+                task.cancel()
+            await asyncio.gather(probe, lost, return_exceptions=True)
+
+    def _take(self, current: Generation, plan: Plan, old: Generation | None = None) -> None:
+        """Have requests reach it, in the place of `old` where there is one."""
+        self._current, self._plan, self._settings = current, plan, plan.settings
+        self._grace = plan.settings.grace_seconds
+        self._database_problem = self._jobs_problem = None
+        self.started_at = current.started_at
+        self._starts.renote()
+        if old is None:
+            current.socket.rename(self.socket)
+        else:
+            swap(current, old, self.socket)
+            self._replaced.set()
+        current.ready_since = time.monotonic()
         self._now_up.set()
         self._set_ready(True)
-        seconds = round(self._ready_since - current.started, 1)
+        seconds = round(current.ready_since - current.started, 1)
         logger.info("MLflow is ready (generation %d, pid %s, %.1f s)", current.number, current.pid, seconds)
         self._observe("ready", {"generation": current.number, "pid": current.pid, "seconds": seconds})
-        probe = asyncio.create_task(self._probe(database))
-        try:
-            while True:
-                await asyncio.wait({probe}, timeout=TICK)
-                if probe.done():
-                    probe.result()
-                web_server, runner = current.web_server, current.job_runner
-                if web_server is not None and not web_server.alive:
-                    # Looked at first: its helpers follow it, and would be taken for the cause.
-                    return Exit("exited", "MLflow's web server (uvicorn) has ended")
-                if runner is not None and not runner.alive and self._jobs_lost(current):
-                    return Exit("jobs_lost", "MLflow's job runner has ended, and MLflow goes on without jobs")
-        finally:
-            probe.cancel()
-            await asyncio.gather(probe, return_exceptions=True)
 
-    async def _probe(self, database: str) -> None:
+    async def _probe(self) -> None:
         """Ask again and again whether the database is reached, for as long as this generation lives."""
         while True:
             await asyncio.sleep(self._settings.ready_interval)
-            problem = await readiness.database_problem(self.socket, self._settings.ready_timeout, database)
+            assert self._plan is not None
+            problem = await readiness.database_problem(
+                self.socket, self._settings.ready_timeout, self._plan.database
+            )
             if problem != self._database_problem:
                 self._database_problem = problem
                 if problem:
@@ -332,3 +467,7 @@ class MlflowServer:
         self._set_ready(False)
         self._now_up.clear()
         self.socket.unlink(missing_ok=True)
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "".join(f"\n    {line[:500]}" for line in lines)

@@ -3,7 +3,7 @@
 The plan is JSON, read at start and again for each request: ``exit`` (code at once), ``print`` (lines, as
 latin-1), ``silent`` (never listens), ``status`` (of the call that reaches the database), ``slow`` (seconds
 before it), ``stubborn`` (ignores SIGTERM), ``jobs`` (starts a job runner), ``brood`` (children in sessions of
-their own).
+their own), ``graceful`` (on SIGTERM the requests under way are finished first).
 """
 
 import json
@@ -14,6 +14,7 @@ import socketserver
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -25,8 +26,16 @@ def plan() -> dict:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    under_way = 0
 
     def do_GET(self) -> None:
+        Handler.under_way += 1
+        try:
+            self.answer()
+        finally:
+            Handler.under_way -= 1
+
+    def answer(self) -> None:
         status = 200
         if self.path != "/health":
             time.sleep(plan().get("slow", 0))
@@ -46,6 +55,16 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128
+
+
+def end(*_: object) -> None:
+    def last() -> None:
+        while plan().get("graceful") and Handler.under_way:
+            time.sleep(0.01)
+        os._exit(0)
+
+    threading.Thread(target=last).start()
 
 
 def main() -> None:
@@ -55,7 +74,7 @@ def main() -> None:
         sys.stderr.flush()
     if "exit" in now:
         sys.exit(now["exit"])
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if now.get("stubborn") else lambda *_: os._exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if now.get("stubborn") else end)
     if now.get("jobs"):
         os.environ["_MLFLOW_HUEY_STORAGE_PATH"] = tempfile.mkdtemp()
         subprocess.Popen([sys.executable, "-m", "mlflow.server.jobs._job_runner"])
