@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections import Counter
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from proxy.exchange import Refused
+from proxy.exchange import Exchange, Refused
+from proxy.slots import Outcome, Slots
+
+__all__ = ["Hold", "Mlflow", "Slots", "Submissions"]
 
 RETRY_SECONDS = 0.05
+
+
+REASONS = frozenset({"mlflow", "again", "jobs", "place", "user"})
+"""What requests wait for, a closed set.
+
+mlflow: that it is up; again: a while, before it is asked the same again; jobs: until they may be submitted;
+place: a place in MLflow; user: the same, their user having as many as one may."""
+
+
+class Submissions(Protocol):
+    """Who submits jobs, and whether that has to wait (proxy.mlflow_server.jobs)."""
+
+    @property
+    def paused(self) -> bool: ...
+    async def wait(self, seconds: float) -> bool: ...
+    def one(self) -> AbstractContextManager[None]: ...
 
 
 class Mlflow(Protocol):
@@ -27,17 +46,28 @@ class Mlflow(Protocol):
     async def wait_up(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's patience is the point
         """Wait for `up`, at most that many seconds."""
 
+    @property
+    def submissions(self) -> Submissions: ...
+
 
 class Hold:
-    """The bounds on waiting. `requests` may wait at once, each for `seconds`; together they hold `bytes`."""
+    """The bounds on waiting. `requests` may wait at once, each for `seconds`; all hold `held_bytes` at most.
+
+    Where more wait than may, the newest request of the user with the most that wait for a place gives way to
+    one of a user with fewer: whoever fills the queue does not shut out the others.
+    """
 
     def __init__(self, mlflow: Mlflow, *, requests: int, seconds: float, held_bytes: int) -> None:
-        self._mlflow = mlflow
+        self.mlflow = mlflow
         self._requests = requests
         self.seconds = seconds
         self._bytes = held_bytes
         self.waiting = 0
-        """How many requests wait now, for MLflow or for a place in it."""
+        """How many requests wait now, for whatever it is."""
+        self.waited = Counter(dict.fromkeys(sorted(REASONS), 0))
+        """How many waits there were so far, by REASONS."""
+        self._waits = self.waited.copy()
+        self._slots: list[Slots] = []
         self.bytes_held = 0
         """How many bytes of request bodies are in memory now, held or on their way."""
 
@@ -46,19 +76,19 @@ class Hold:
 
         Raises Refused (503) when the wait is too long or too many wait already.
         """
-        if self._mlflow.up:
+        if self.mlflow.up:
             return
         left = self._left(since)
-        with self._one_more():
-            up = left > 0 and await self._mlflow.wait_up(left)
+        with self._one_more("mlflow"):
+            up = left > 0 and await self.mlflow.wait_up(left)
         if not up:
-            raise self._not_ready(self._mlflow.reason)
+            raise self._not_ready(self.mlflow.reason)
 
     async def a_moment(self, since: float) -> None:
         """Wait a little, where MLflow is said to be up and takes no connection; raises as `until_up` does."""
         if self._left(since) <= 0:
             raise self._not_ready("it takes no connection")
-        with self._one_more():
+        with self._one_more("mlflow"):
             await asyncio.sleep(RETRY_SECONDS)
 
     async def pause(self, since: float, seconds: float) -> bool:
@@ -66,7 +96,7 @@ class Hold:
         would be too long. Raises Refused (503) when too many wait already."""
         if self._left(since) <= seconds:
             return False
-        with self._one_more():
+        with self._one_more("again"):
             await asyncio.sleep(seconds)
         return True
 
@@ -85,76 +115,143 @@ class Hold:
     def take(self, size: int) -> None:
         """Count `size` bytes of a body into memory; `give` takes them out. Raises Refused (503)."""
         if self.bytes_held + size > self._bytes:
-            raise Refused(
-                503,
-                "The server holds as many bytes of request bodies as it may (PROXY_BUFFER_BYTES). Try again.",
-                reason="overloaded",
-                retry_after=2,
+            raise _overloaded(
+                "The server holds as many bytes of request bodies as it may (PROXY_BUFFER_BYTES). Try again."
             )
         self.bytes_held += size
 
     def give(self, size: int) -> None:
         self.bytes_held -= size
 
-    def _one_more(self) -> _Waiting:
-        if self.waiting >= self._requests:
-            raise Refused(
-                503,
-                f"{self.waiting} requests are waiting already (PROXY_HOLD_REQUESTS). Try again.",
-                reason="overloaded",
-                retry_after=2,
-            )
-        return _Waiting(self)
+    def place(self, slots: Slots | None, exchange: Exchange | None = None) -> Place:
+        """A place in MLflow, to be held by ``async with``; none is needed where `slots` is None.
 
-    @asynccontextmanager
-    async def place(self, slots: Slots | None) -> AsyncIterator[None]:
-        """A place in MLflow, first come first served; none is needed where `slots` is None.
-
-        Raises Refused (503) when too many wait already, or when the wait is too long.
+        Those that wait for one get it by turns of users; whose request it is, `exchange` says. One that
+        submits a job waits here, too, while that has to wait. Raises Refused (503) when too many wait
+        already, or when the wait is too long.
         """
-        if slots is None:
-            yield
+        return Place(self, slots, exchange)
+
+    def waiting_for(self) -> Counter[str]:
+        """How many wait now, by REASONS."""
+        now = self._waits.copy()
+        for slots in self._slots:
+            now.update(slots.waiting())
+        return now
+
+    def users_held_up(self) -> int:
+        """Users who have as many requests in MLflow as one may, and more that wait."""
+        return sum(slots.users_held_up() for slots in self._slots)
+
+    async def line_up(self, slots: Slots, user: str, *, browser: bool) -> None:
+        """Wait for a place and take it. Raises Refused (503) as `place` does."""
+        if slots not in self._slots:
+            self._slots.append(slots)
+        with self._one_more(None, user):
+            held_up = slots.held_up(user)
+            self.waited["user" if held_up else "place"] += 1
+            waiter = slots.line_up(user, browser=browser)
+            timer = asyncio.get_running_loop().call_later(self.seconds, slots.too_late, waiter)
+            try:
+                outcome = await waiter.done
+            except asyncio.CancelledError:
+                slots.forget(waiter)
+                raise
+            finally:
+                timer.cancel()
+        if outcome is Outcome.IN:
             return
-        if slots.semaphore.locked():
-            with self._one_more():
-                try:
-                    await asyncio.wait_for(slots.semaphore.acquire(), self.seconds)
-                except TimeoutError:
-                    raise Refused(
-                        503,
-                        f"MLflow has been busy with other requests for {self.seconds:g} s; this one was not "
-                        "sent. Try again.",
-                        reason="overloaded",
-                        retry_after=2,
-                    ) from None
+        if outcome is Outcome.GAVE_WAY:
+            why = "As many requests wait as may (PROXY_HOLD_REQUESTS), most of them yours; this one gave way"
+        elif held_up:
+            why = (
+                f"{slots.per_user} requests of yours, as many as one user may have in MLflow "
+                f"(PROXY_USER_CONCURRENCY), have kept this one waiting for {self.seconds:g} s; it"
+            )
         else:
-            await slots.semaphore.acquire()
-        slots.used += 1
+            why = f"MLflow has been busy with other requests for {self.seconds:g} s; this one"
+        raise _overloaded(f"{why} was not sent. Try again.")
+
+    async def until_jobs(self, submissions: Submissions) -> None:
+        """Wait until jobs may be submitted. Raises Refused (503) when that takes too long."""
+        deadline = asyncio.get_running_loop().time() + self.seconds
+        with self._one_more("jobs"):
+            while submissions.paused:
+                left = deadline - asyncio.get_running_loop().time()
+                if left <= 0 or not await submissions.wait(left):
+                    raise self._not_ready("its jobs are being handed over to another process")
+
+    def _one_more(self, why: str | None, user: str = "") -> _Waiting:
+        if self.waiting >= self._requests and not any(slots.make_room(user) for slots in self._slots):
+            raise _overloaded(
+                f"{self.waiting} requests are waiting already (PROXY_HOLD_REQUESTS). Try again."
+            )
+        return _Waiting(self, why)
+
+    def count(self, why: str | None, number: int) -> None:
+        self.waiting += number
+        if why is not None:
+            self._waits[why] += number
+            self.waited[why] += max(0, number)
+
+
+class Place:
+    """A place in MLflow while its ``async with`` lasts (Hold.place)."""
+
+    __slots__ = ("_browser", "_hold", "_one", "_operation", "_slots", "_taken", "_user")
+
+    def __init__(self, hold: Hold, slots: Slots | None, exchange: Exchange | None) -> None:
+        self._hold = hold
+        self._slots = slots
+        self._operation = None if exchange is None else exchange.operation
+        identity = None if exchange is None else exchange.identity
+        self._user = "" if identity is None else identity.user
+        # Within one user alone: nobody gains by a false name for a program.
+        self._browser = exchange is not None and exchange.user_agent.startswith("Mozilla/")
+        self._taken: list[Slots] = []
+        self._one: AbstractContextManager[None] | None = None
+
+    async def __aenter__(self) -> None:
+        slots = self._slots
         try:
-            yield
-        finally:
-            slots.used -= 1
-            slots.semaphore.release()
+            while slots is not None:
+                if not slots.enter(self._user):
+                    await self._hold.line_up(slots, self._user, browser=self._browser)
+                self._taken.append(slots)
+                slots = slots.within
+            if self._operation is not None and self._operation.submits_job:
+                submissions = self._hold.mlflow.submissions
+                if submissions.paused:
+                    await self._hold.until_jobs(submissions)
+                self._one = submissions.one()
+                self._one.__enter__()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._one is not None:
+            self._one.__exit__(None, None, None)
+        self._leave()
+
+    def _leave(self) -> None:
+        while self._taken:
+            self._taken.pop().leave(self._user)
 
 
 class _Waiting:
-    __slots__ = ("_hold",)
+    __slots__ = ("_hold", "_why")
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: Hold, why: str | None) -> None:
         self._hold = hold
+        self._why = why
 
     def __enter__(self) -> None:
-        self._hold.waiting += 1
+        self._hold.count(self._why, 1)
 
     def __exit__(self, *_: object) -> None:
-        self._hold.waiting -= 1
+        self._hold.count(self._why, -1)
 
 
-class Slots:
-    """So many requests of one kind may be inside MLflow at once."""
-
-    __slots__ = ("semaphore", "used")
-
-    def __init__(self, number: int) -> None:
-        self.semaphore = asyncio.Semaphore(number)
-        self.used = 0
+def _overloaded(message: str) -> Refused:
+    return Refused(503, message, reason="overloaded", retry_after=2)

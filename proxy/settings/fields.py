@@ -152,6 +152,14 @@ class Settings(CredentialFields):
         5.0,
         "Seconds that such a call may take before MLflow counts as not ready.",
     )
+    stuck_restart: Annotated[float | None, read(values.seconds_up_to(86400))] = setting(
+        "PROXY_STUCK_RESTART",
+        "MLflow",
+        None,
+        "Seconds after which MLflow is replaced by a new one, beside it at first, where such calls stay "
+        "without an answer all the time.",
+        default_note="never",
+    )
     data_dir: FilePath = setting(
         "PROXY_DATA_DIR",
         "Storage",
@@ -480,6 +488,14 @@ class Settings(CredentialFields):
         36,
         "Requests at once in the threads of one MLflow worker; it has 40, and the rest is kept for the "
         "ready check.",
+    )
+    user_concurrency: Annotated[int | None, read(values.whole_number(1, 2560))] = setting(
+        "PROXY_USER_CONCURRENCY",
+        "Limits",
+        None,
+        "Requests of one user at once in MLflow's threads, of all workers together. Who has as many waits, "
+        "while others' requests pass.",
+        default_note="half of PROXY_MLFLOW_CONCURRENCY for all workers",
     )
     whole_downloads: Annotated[int, read(values.whole_number(1, 40))] = setting(
         "PROXY_WHOLE_DOWNLOADS",
