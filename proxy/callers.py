@@ -48,17 +48,17 @@ class Callers:
     """What has to run beside it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What there is one of for as long as the service runs, whatever is read again."""
+
+    store: Store
+    audit: AuditLog | NoAudit
+
+
 @contextlib.asynccontextmanager
-async def opened(
-    settings: Settings,
-    password: str,
-    jobs_token: str,
-    metrics: Metrics,
-    ended: Callable[[Collection[str]], None],
-) -> AsyncIterator[Callers]:
-    """Open the database and all that stands on it; `ended` is told of the ids of credentials and sessions
-    that count no more. Raises UserError."""
-    observe = metrics.authentication
+async def grounded(settings: Settings, metrics: Metrics) -> AsyncIterator[Ground]:
+    """Open the database and the audit log. Raises UserError."""
     async with contextlib.AsyncExitStack() as stack:
         store = await asyncio.to_thread(Store.open, settings)
         stack.callback(store.close)
@@ -66,7 +66,27 @@ async def opened(
         audit = await open_audit(settings, store)
         stack.push_async_callback(audit.aclose)
         metrics.audit_lines_lost = lambda: audit.lost
-        background = [audit.run()]
+        yield Ground(store, audit)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: Settings,
+    password: str,
+    jobs_token: str,
+    metrics: Metrics,
+    ended: Callable[[Collection[str]], None],
+    ground: Ground | None = None,
+) -> AsyncIterator[Callers]:
+    """Open all that stands on the ground, and that too where none is given; `ended` is told of the ids of
+    credentials and sessions that count no more. Raises UserError."""
+    observe = metrics.authentication
+    async with contextlib.AsyncExitStack() as stack:
+        background: list[Coroutine[Any, Any, None]] = []
+        if ground is None:
+            ground = await stack.enter_async_context(grounded(settings, metrics))
+            background.append(ground.audit.run())
+        store, audit = ground.store, ground.audit
         authenticator = Authenticator(settings, password, jobs_token, observe, audit=audit)
         stack.callback(authenticator.close)
         password_users = authenticator.users

@@ -72,8 +72,9 @@ def prepare(path: Path) -> DataDir:
 
 
 @contextlib.contextmanager
-def lock(path: Path, address: str) -> Iterator[DataDir]:
-    """Hold the data directory for this process; `address` is where it serves, for whoever comes second.
+def lock(path: Path, address: str, control: Path | None = None) -> Iterator[DataDir]:
+    """Hold the data directory for this process; `address` is where it serves, for whoever comes second, and
+    `control` the socket that takes commands (proxy/control.py).
 
     The kernel drops the lock however we end, so a stale one can't be. Raises UserError, naming the holder,
     where another process has it.
@@ -93,11 +94,31 @@ def lock(path: Path, address: str) -> Iterator[DataDir]:
                 "stop that one, or name another directory"
             ) from None
         held = {"pid": os.getpid(), "address": address, "since": time.time()}
+        if control is not None:
+            held["control"] = str(control)
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(held).encode() + b"\n", 0)
         yield places
         # The file stays: were it removed, two could hold two files of one name.
         os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def control_socket(path: Path) -> Path | None:
+    """The control socket of the service on that data directory; None where none runs."""
+    lock_file = layout(path).lock_file
+    try:
+        file = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None  # nobody holds it: what stands in it is a dead one's
+    except OSError:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return Path(json.loads(os.pread(file, 4096, 0))["control"])
+        return None
     finally:
         os.close(file)
 

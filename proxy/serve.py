@@ -13,7 +13,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,15 +22,17 @@ from urllib.parse import urlsplit
 import uvicorn
 import uvloop
 
-from proxy import __version__, certificates, data_dir, first_start, logs
+from proxy import __version__, certificates, control, data_dir, first_start, logs
 from proxy.app import applications
-from proxy.callers import opened
+from proxy.callers import Callers, grounded, opened
 from proxy.edge import Edge
 from proxy.errors import UserError
+from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
 from proxy.pages import brand, templating
 from proxy.protocol import ProxyProtocol
+from proxy.reload import Parts, Reloader
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings
 from proxy.watchdog import Watchdog
@@ -44,8 +47,12 @@ PROGRESS_SECONDS = 5.0
 LEAST_GRACE = 5.0
 
 
-def serve(loaded: Loaded) -> None:
-    """Serve until SIGTERM or SIGINT. Raises UserError for whatever stops the start."""
+def serve(reread: Callable[[], Loaded]) -> None:
+    """Serve until SIGTERM or SIGINT with the settings that `reread` gives now, and again at each reload.
+
+    Raises UserError for whatever stops the start.
+    """
+    loaded = reread()
     settings = loaded.settings
     application_log = logs.configure(settings)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of each listener by itself
@@ -54,21 +61,25 @@ def serve(loaded: Loaded) -> None:
     try:
         with (
             _listening(settings.host, settings.port, "MLFLOW_PORT") as main,
-            data_dir.lock(settings.data_dir, url := _url(settings, main)),
             runtime_dir(settings.runtime_dir) as runtime,
+            data_dir.lock(settings.data_dir, url := _url(settings, main), runtime / control.NAME),
         ):
-            uvloop.run(_serve(loaded, main, url, runtime, application_log))
+            uvloop.run(_serve(loaded, reread, main, url, runtime, application_log))
     finally:
         application_log.finish()
 
 
 async def _serve(
-    loaded: Loaded, main: socket.socket, url: str, runtime: Path, application_log: logs.ApplicationLog
+    loaded: Loaded,
+    reread: Callable[[], Loaded],
+    main: socket.socket,
+    url: str,
+    runtime: Path,
+    application_log: logs.ApplicationLog,
 ) -> None:
     settings = loaded.settings
     password = first_start.check_password(settings)
     tls, authority = certificates.prepare(settings)
-    templating.show(brand.load(settings.name, settings.logo_file))
     log.info("serving at %s; MLflow is being started", url)
     jobs_token = secrets.token_urlsafe(32)
     metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
@@ -83,42 +94,96 @@ async def _serve(
             logs.mlflow_line(data["text"], data["generation"])
         elif event == "ready" and data["generation"] == 1:
             generated = password if settings.password is None else None
-            user = callers.authenticator.users.single_user if settings.basic_auth else None
+            standing = houses.standing
+            assert standing is not None
+            user = standing.callers.authenticator.users.single_user if settings.basic_auth else None
             text = welcome(settings, url, user, generated, authority)
             print(text, file=sys.stderr, flush=True)
 
-    async with contextlib.AsyncExitStack() as sockets:
-        callers = await sockets.enter_async_context(
-            opened(settings, password, jobs_token, metrics, watchdog.end_credentials)
-        )
-        internal = sockets.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
+    async with contextlib.AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(grounded(settings, metrics))
+        internal = stack.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
         mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
-        apps = applications(
-            settings,
-            mlflow,
-            callers,
-            metrics,
-            access_log,
-            watchdog,
-            jobs_port=jobs_port,
-            certificate_names=tls.names if tls else (),
-            own_authority=authority is not None,
-        )
-        servers = [_Server(_config(apps.internal, settings, None), internal)]
+        doors = {name: Door(name) for name in ("public", "internal", "scraper")}
+        houses = Houses(list(doors.values()))
+        stack.callback(access_log.close)
+        await stack.enter_async_context(houses.closing())
+
+        async def prepare(settings: Settings, password: str) -> _Prepared:
+            """All that depends on the settings. Raises UserError."""
+            shown = brand.load(settings.name, settings.logo_file)
+            inside = contextlib.AsyncExitStack()
+            try:
+                callers = await inside.enter_async_context(
+                    opened(settings, password, jobs_token, metrics, watchdog.end_credentials, ground)
+                )
+            except BaseException:
+                await inside.aclose()
+                raise
+            return _Prepared(inside, callers, lambda: take_up(settings, callers, inside, shown))
+
+        def take_up(
+            settings: Settings, callers: Callers, inside: contextlib.AsyncExitStack, shown: brand.Brand
+        ) -> None:
+            apps = applications(
+                settings,
+                mlflow,
+                callers,
+                metrics,
+                access_log,
+                watchdog,
+                jobs_port=jobs_port,
+                certificate_names=tls.names if tls else (),
+                own_authority=authority is not None,
+            )
+            inside.callback(apps.pool.close)
+            background = [asyncio.create_task(coroutine) for coroutine in callers.background]
+            for task in background:
+                task.add_done_callback(_say_failure)
+            inside.push_async_callback(_cancelled, background)
+            edges = {"public": apps.public, "internal": apps.internal, "scraper": apps.scraper}
+            houses.move_into(House(callers, edges, inside))
+            templating.show(shown)
+            logging.getLogger().setLevel(settings.log_level.upper())
+            for server in servers:
+                server.config.timeout_graceful_shutdown = round(settings.grace_seconds)
+
+        servers = [_Server(_config(doors["internal"], settings, None), internal)]
         if settings.metrics_address is not None:
-            scraper = sockets.enter_context(_listening(*settings.metrics_address, "PROXY_METRICS_ADDRESS"))
-            servers.append(_Server(_config(apps.scraper, settings, None), scraper))
-        public = _Server(_config(apps.public, settings, tls), main)
-        try:
-            await _live(settings, public, servers, mlflow, [watchdog.run(), *callers.background], tls)
-        finally:
-            apps.pool.close()
-            access_log.close()
+            scraper = stack.enter_context(_listening(*settings.metrics_address, "PROXY_METRICS_ADDRESS"))
+            servers.append(_Server(_config(doors["scraper"], settings, None), scraper))
+        public = _Server(_config(doors["public"], settings, tls), main)
+        servers.append(public)
+        (await prepare(settings, password)).take_up()
+        reloader = Reloader(loaded, Parts(reread, prepare, mlflow, ground.store, tls))
+        commands: dict[str, control.Command] = {
+            "reload": lambda asked, say: reloader.reload(say, roll=bool(asked.get("roll")))
+        }
+        await stack.enter_async_context(control.listening(runtime / control.NAME, commands))
+        await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run()], tls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    stack: contextlib.AsyncExitStack
+    callers: Callers
+    take_up: Callable[[], None]
+
+    async def discard(self) -> None:
+        for coroutine in self.callers.background:
+            coroutine.close()
+        await self.stack.aclose()
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _live(
-    settings: Settings,
+    reloader: Reloader,
     public: _Server,
     others: list[_Server],
     mlflow: MlflowServer,
@@ -132,14 +197,14 @@ async def _live(
     async with _running(*(server.serve() for server in others)), _running(*background):
         supervision = asyncio.create_task(mlflow.run())
         supervision.add_done_callback(lambda _: public.stop())
-        _on_signals(public, others)
+        _on_signals(public, others, reloader)
         gc.collect()
         gc.freeze()  # what is there now lives for ever; the collector took a tenth of a loaded proxy's time
         try:
             await public.serve()
         finally:
             began = public.asked_to_stop_at or time.monotonic()
-            left = settings.grace_seconds - (time.monotonic() - began)
+            left = reloader.loaded.settings.grace_seconds - (time.monotonic() - began)
             log.info("ending MLflow")
             await mlflow.stop(max(LEAST_GRACE, left))
             for server in others:
@@ -170,7 +235,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(app: Edge, settings: Settings, tls: certificates.TlsContext | None) -> uvicorn.Config:
+def _config(app: Door | Edge, settings: Settings, tls: certificates.TlsContext | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=ProxyProtocol,
@@ -188,7 +253,7 @@ def _config(app: Edge, settings: Settings, tls: certificates.TlsContext | None) 
     )
 
 
-def _on_signals(public: _Server, others: list[_Server]) -> None:
+def _on_signals(public: _Server, others: list[_Server], reloader: Reloader) -> None:
     def end() -> None:
         if public.should_exit:
             # Asked twice: whoever does that has no patience left.
@@ -201,6 +266,14 @@ def _on_signals(public: _Server, others: list[_Server]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    reloads: set[asyncio.Task[bool]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(reloader.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
 
 
 @contextlib.asynccontextmanager

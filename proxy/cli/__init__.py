@@ -10,7 +10,7 @@ from mlflow_proxy_client import cli as client
 
 from proxy import __version__
 from proxy.cli.audit import audit_group
-from proxy.cli.options import read, settings_options
+from proxy.cli.options import places_options, read, settings_options
 from proxy.cli.sessions import sessions_group
 from proxy.cli.tokens import service_accounts_group, tokens_group
 from proxy.cli.users import users_group
@@ -46,7 +46,7 @@ def serve(**given: str | None) -> None:
     """Start MLflow and serve it, until SIGTERM or Ctrl-C."""
     from proxy.serve import serve as run  # the service's libraries take a second to load
 
-    run(read(given))
+    run(lambda: read(given))
 
 
 @main.command()
@@ -60,6 +60,21 @@ def check(**given: str | None) -> None:
     click.echo(table(loaded))
     for warning in loaded.warnings:
         click.echo(f"mlflow-proxy: warning: {warning}", err=True)
+
+
+@main.command()
+@places_options
+@click.option("--roll", is_flag=True, help="Restart MLflow even where nothing of its part has changed.")
+def reload(roll: bool, **given: str | None) -> None:
+    """Have the running service read settings, secrets, users and certificates again.
+
+    Where MLflow's part has changed, a second MLflow is started and takes over when it is ready; no request
+    fails. A mistake changes nothing, is said here, and the exit code is 1. SIGHUP does the same, with the
+    result in the log.
+    """
+    from proxy.cli.reload import reload as run
+
+    run(given, roll=roll)
 
 
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):

@@ -56,18 +56,15 @@ class Store:
 
         Blocks, up to about a minute where another replica migrates. Raises UserError.
         """
-        url = sa.make_url(proxy_database_uri(settings))
-        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
-        try:
-            upgrade(engine)
-        except SQLAlchemyError as error:
-            engine.dispose()
-            shown = url.render_as_string(hide_password=True)
-            raise UserError(f"PROXY_DATABASE_URL: {shown} can't be used: {_reason(error)}") from None
-        except UserError:
-            engine.dispose()
-            raise
-        return cls(engine)
+        return cls(_connected(settings))
+
+    def take(self, other: Store) -> None:
+        """Go on over the connections of `other`, another login of the same database; `other` is not to be
+        used any more. A query under way finishes on its own connection, which is closed after it."""
+        old, self._engine = self._engine, other._engine
+        other._threads.shutdown(wait=False)
+        self._paused_until = 0.0
+        old.dispose()
 
     async def run(self, query: Callable[[Connection], T], deadline: float = DEADLINE) -> T:
         """What ``query`` returns, run in a thread in one transaction.
@@ -119,6 +116,21 @@ class Store:
         if self.problem is not None:
             log.warning("the database of sessions and tokens answers again")
             self.problem = None
+
+
+def _connected(settings: Settings) -> Engine:
+    url = sa.make_url(proxy_database_uri(settings))
+    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    try:
+        upgrade(engine)
+    except SQLAlchemyError as error:
+        engine.dispose()
+        shown = url.render_as_string(hide_password=True)
+        raise UserError(f"PROXY_DATABASE_URL: {shown} can't be used: {_reason(error)}") from None
+    except UserError:
+        engine.dispose()
+        raise
+    return engine
 
 
 def _postgresql(url: sa.URL) -> Engine:

@@ -1,0 +1,106 @@
+"""The applications and all that they stand on, built from the settings; exchanged whole when those change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from proxy.callers import Callers
+from proxy.edge import Edge
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class House:
+    """What one reading of the settings made; until ``close`` requests may be under way in it."""
+
+    def __init__(self, callers: Callers, edges: dict[str, Edge], stack: contextlib.AsyncExitStack) -> None:
+        self.callers = callers
+        self.edges = edges
+        """One application for each listener, by its name."""
+        self.requests = 0
+        self.emptied: asyncio.Event | None = None
+        """To be set when the last request has left, once no further one comes."""
+        self._stack = stack
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+
+
+class Door:
+    """One listener's application, for good: each request goes into the house that stands when it comes."""
+
+    def __init__(self, listener: str) -> None:
+        self._listener = listener
+        self._house: House | None = None
+        self._app: Edge | None = None
+
+    def lead_to(self, house: House) -> None:
+        self._house, self._app = house, house.edges[self._listener]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        house, app = self._house, self._app
+        assert house is not None
+        assert app is not None
+        house.requests += 1
+        try:
+            await app(scope, receive, send)
+        finally:
+            house.requests -= 1
+            if house.emptied is not None and not house.requests:
+                house.emptied.set()
+
+    def unparsed(self, *what: Any) -> bytes:
+        """As Edge.unparsed."""
+        assert self._app is not None
+        return self._app.unparsed(*what)
+
+
+class Houses:
+    """The house that stands and those that are being left."""
+
+    def __init__(self, doors: list[Door]) -> None:
+        self.doors = doors
+        self.standing: House | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def move_into(self, house: House) -> None:
+        """From now on requests go into this one; the one before is closed when its last request has ended."""
+        before, self.standing = self.standing, house
+        for door in self.doors:
+            door.lead_to(house)
+        if before is not None:
+            task = asyncio.create_task(_leave(before))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    @contextlib.asynccontextmanager
+    async def closing(self) -> AsyncIterator[None]:
+        """All of them are closed at the end."""
+        try:
+            yield
+        finally:
+            leaving = list(self._leaving)
+            for task in leaving:
+                task.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
+            if self.standing is not None:
+                await self.standing.close()
+
+
+async def _leave(house: House) -> None:
+    house.emptied = asyncio.Event()
+    try:
+        if house.requests:
+            await house.emptied.wait()
+    finally:
+        await house.close()
+    # It was frozen with all that lives for ever (serve.py), and has ended now.
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
