@@ -13,6 +13,8 @@ from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from proxy.held_back import HeldBack
+
 # MLflow takes headers without a limit (1 MB was fine); nginx takes 32 KiB, Apache 100 lines of 8 KiB.
 HEADER_LIMIT = 64 * 1024
 # How long a request's head may take, in seconds: one that trickles in holds a connection for ever otherwise.
@@ -47,6 +49,7 @@ class ProxyProtocol(HttpToolsProtocol):
         self._unread = 0
         self._told = False
         self._head_timer: asyncio.TimerHandle | None = None
+        self._held_back = HeldBack(self._read_ahead, self._read_on, self._gone)
         self._refusal = (400, "This is not a valid HTTP/1.1 request.")
         self.url = b""
 
@@ -56,6 +59,7 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        self._held_back.end()
         self.lost.over = True
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
@@ -68,6 +72,8 @@ class ProxyProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self.flow.read_paused and not self._held_back.watched:
+            self._held_back.begin(self.transport.get_extra_info("socket").fileno())
         self._unread = 0 if self._told else self._unread + len(data)
         if self._unread > 2 * HEADER_LIMIT:
             self._refusal = (431, f"One of the request's headers is larger than {HEADER_LIMIT} bytes.")
@@ -79,6 +85,18 @@ class ProxyProtocol(HttpToolsProtocol):
             self._stop_head_timer()
             if self.cycle is None or self.cycle.response_complete:
                 self._watch_idleness()
+
+    def _read_ahead(self) -> int | None:
+        """Bytes of a body that wait for the application while nothing is read; None where that is over."""
+        if not self.flow.read_paused or self.pipeline or self.transport.is_closing():
+            return None
+        return len(self.cycle.body)
+
+    def _read_on(self) -> None:
+        self.flow.resume_reading()  # until the next piece is there
+
+    def _gone(self) -> None:
+        self.transport.abort()
 
     def _watch_idleness(self) -> None:
         # uvicorn does so only after an answer, and stops with the next byte, were it the last one ever.

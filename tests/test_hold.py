@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from forwarding import ARTIFACT, FLASK, MIB, Rig, head, rigged, told, until
@@ -92,6 +93,30 @@ def test_who_leaves_while_waiting_for_mlflow_is_forgotten_at_once(down: Rig) -> 
     assert down.ask("GET", FLASK).status == 200
     assert down.events("head", target=told(FLASK, test="left")) == []
     assert down.logged(error="client_gone")["status"] == 499
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_who_leaves_while_an_upload_is_held_back_is_noticed_within_seconds(killed: bool) -> None:
+    with rigged(hold_seconds=30, stall_timeout=30) as rig:
+        rig.standing(up=False)
+        client, other = rig.client(), rig.client()
+        for each in (client, other):
+            each.send(head("PUT", ARTIFACT, f"Content-Length: {8 * MIB}"))
+            each.sock.setblocking(False)
+            with suppress(BlockingIOError):  # as much as the kernel and the proxy take
+                while each.sock.send(bytes(MIB)):
+                    time.sleep(0.05)
+        until(lambda: rig.standing()["waiting"] == 2)
+        if killed:
+            client.leave()
+        else:
+            client.sock.close()
+        until(lambda: rig.standing()["waiting"] == 1, 12)
+        time.sleep(1.5)
+        assert rig.standing()["waiting"] == 1, "the other one is still there"
+        assert rig.logged(error="client_gone")["status"] == 499
+        other.leave()
+        until(rig.at_rest, 4)
 
 
 def test_who_leaves_while_waiting_for_a_place_frees_it_at_once() -> None:
