@@ -189,7 +189,7 @@ def start(
         )
     service = Service(process, folder, "", USER, PASSWORD, environment)
     try:
-        service.url = _address(data / "lock", process)
+        service.url = address_of(data / "lock", process)
         service.wait_alive()
         if not own_password:
             service.user, service.password = "admin", (data / "password").read_text().strip()
@@ -221,7 +221,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _address(lock: Path, process: subprocess.Popen[bytes]) -> str:
+def address_of(lock: Path, process: subprocess.Popen[bytes]) -> str:
     """Where it serves; it says so in the data directory's lock, which it writes before anything slow."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
