@@ -10,7 +10,7 @@ from proxy import oauth2, ui_script
 from proxy.auth.tokens.tokens import Tokens
 from proxy.callers import Callers, SignInParts
 from proxy.edge import Edge
-from proxy.forward import Forwarder, Rules
+from proxy.forward import Forwarder, Rules, Spool
 from proxy.gate import Gate, Page, SignIn, pages_alone
 from proxy.hold import Hold, Slots
 from proxy.hosts import LOOPBACK, Hosts
@@ -75,6 +75,8 @@ def applications(
     metrics.held_requests = lambda: hold.waiting
     metrics.slots = lambda: {"flask": flask_slots.used, "whole": whole_slots.used}
     pool = Pool(mlflow.socket)
+    spool = Spool(mlflow.socket.parent, limit=settings.resend_spool_bytes, each=settings.resend_body_limit)
+    metrics.spool_bytes = lambda: spool.used
     authenticator, sign_in = callers.authenticator, callers.sign_in
 
     forward = Forwarder(
@@ -93,6 +95,7 @@ def applications(
         ),
         flask_slots=flask_slots,
         whole_slots=whole_slots,
+        spool=spool,
     )
     mlflow_ui = unless_up(mlflow, forward, prefix)
     names = (*LOOPBACK, settings.host, *certificate_names, *settings.allowed_hosts)

@@ -44,6 +44,16 @@ ERRORS = frozenset(
 )
 
 
+RESENDS = frozenset(
+    {
+        "unread",  # the connection broke, and MLflow had not read the request to its end
+        "reset",  # the connection broke before the answer, and the operation may be sent again
+        "unavailable",  # MLflow answered that its database is away
+        "continued",  # a download broke off, and the rest of it was asked for
+    }
+)
+
+
 class Exchange:
     """One request and its answer. Times are ``time.perf_counter()`` seconds unless said."""
 
@@ -65,6 +75,7 @@ class Exchange:
         "received",
         "refusal",
         "request_id",
+        "resent",
         "scheme",
         "session",
         "set_cookie",
@@ -111,6 +122,8 @@ class Exchange:
         """Why we refused, from REFUSALS; None where MLflow or a page of ours answered."""
         self.error: str | None = None
         """What failed, from ERRORS."""
+        self.resent: list[str] | None = None
+        """Why it was sent to MLflow again, each time, from RESENDS; None where it was sent once."""
         self.abandoned = False
         """True where the client left and MLflow was still at work for it."""
 

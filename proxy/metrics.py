@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from proxy.exchange import ERRORS, REFUSALS, Exchange
+from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 
 PREFIX = "mlflow_proxy_"
 OTHER = "other"
@@ -104,6 +104,8 @@ class Metrics(Collector):
         self.child: Child | None = None
         self.held_requests: Callable[[], int] = _zero
         """Requests that wait: for MLflow, or for a slot."""
+        self.spool_bytes: Callable[[], int] = _zero
+        """Bytes of bodies in files, kept for sending again."""
         self.slots: Callable[[], Mapping[str, int]] = _nothing
         """Slots of MLflow in use, by kind (SLOT_KINDS)."""
         self.certificate_expiry: Callable[[], float | None] = _none
@@ -120,6 +122,7 @@ class Metrics(Collector):
         self._refusals = dict.fromkeys(sorted(REFUSALS), 0)
         self._authentications: dict[tuple[str, str], int] = {}
         self._abandoned = 0
+        self._resent: dict[tuple[str, str], int] = {}
         self._in_flight = 0
         self._build = {
             "version": version,
@@ -176,6 +179,13 @@ class Metrics(Collector):
             _count(self._errors, exchange.error)
         if exchange.abandoned:
             self._abandoned += 1
+        if exchange.resent is not None:
+            self._count_resent(key[0], exchange.resent)
+
+    def _count_resent(self, operation: str, reasons: list[str]) -> None:
+        for reason in reasons:
+            key = (operation, reason if reason in RESENDS else OTHER)
+            self._resent[key] = self._resent.get(key, 0) + 1
 
     def authentication(self, method: str, result: str) -> None:
         """Count one credential looked at, by AUTH_METHODS and AUTH_RESULTS."""
@@ -221,6 +231,11 @@ class Metrics(Collector):
         yield from self._of_mlflow()
         yield _gauge(
             "held_requests", "Requests that wait now: for MLflow, or for a slot.", self.held_requests()
+        )
+        yield _gauge(
+            "resend_spool_bytes",
+            "Bytes of request bodies in files, kept until MLflow has answered.",
+            self.spool_bytes(),
         )
         slots = GaugeMetricFamily(
             PREFIX + "slots_in_use",
@@ -300,6 +315,14 @@ class Metrics(Collector):
             "Requests whose client left while MLflow was still at work for them.",
             self._abandoned,
         )
+        resent = CounterMetricFamily(
+            PREFIX + "resent_requests",
+            "Times a request was sent to MLflow again.",
+            labels=("operation", "reason"),
+        )
+        for pair, number in sorted(self._resent.copy().items()):
+            resent.add_metric(pair, number)
+        yield resent
         authentications = CounterMetricFamily(
             PREFIX + "authentications", "Credentials looked at.", labels=("method", "result")
         )

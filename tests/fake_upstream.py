@@ -11,6 +11,17 @@ Every connection has a thread. The query's arguments, all optional:
 ``pieces=N``    then send N pieces (``every=S`` apart, each ``piece=BYTES`` of zeros), as chunks, or as they
                 are with ``plain=1``
 ``then=…``      ``keep`` (the default), ``close`` the connection, or ``hang`` until the other side ends it
+``file=N``      answer with the N bytes of `file_of`, or the Range of it that is asked for
+``cut=N``       of them only the first N, and end the connection then
+``etag=…``      their ETag (``"e"`` unless told; empty for none); ``{}`` in it stands for the time it is asked
+
+And what is only done the first N times that a target is asked for; after those it is as it would be without:
+
+``unread=N``    end the connection with the request unread
+``lost=N``      read the whole request and end the connection
+``first=N``     only then answer with ``hex``, and do as ``then`` says
+``away=N``      answer as MLflow does whose database is away
+``cuts=N``      do as ``cut`` says
 
 RECORD gets a JSON line for every request when its head is there (``head``), when its part here is over
 (``over``), and when its connection ended (``end``).
@@ -26,13 +37,28 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 PIECE = 64 * 1024
+AWAY = b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.OperationalError) connection failed"}'
 lock = threading.Lock()
+times: Counter[tuple[str, str]] = Counter()
+
+
+def still(told: dict[str, str], what: str, target: str) -> bool:
+    """Whether this is one of the first times, of which there are as many as `what` says."""
+    with lock:
+        times[what, target] += 1
+        return times[what, target] <= int(told.get(what, 0))
+
+
+def file_of(size: int) -> bytes:
+    """Bytes that differ wherever one looks."""
+    return hashlib.shake_128(b"file").digest(min(size, 1_000_003)) * (size // 1_000_003 + 1)
 
 
 class Gone(Exception):
@@ -101,6 +127,13 @@ class Peer:
             self.say("end")
 
     def exchange(self) -> bool:
+        if not self.buffer and b"unread=" in (
+            begin := self.sock.recv(PIECE, socket.MSG_PEEK).split(b"\r\n")[0]
+        ):
+            target = begin.decode("latin-1").split(" ")[1]
+            if still(arguments(target), "unread", target):
+                self.say("unread", target=target)
+                return False
         request = self.line()
         method, target, _ = request.decode("latin-1").split(" ", 2)
         headers = []
@@ -108,14 +141,23 @@ class Peer:
             name, _, value = line.decode("latin-1").partition(":")
             headers.append((name, value.strip()))
         self.say("head", method=method, target=target, headers=headers)
-        told = {name: values[0] for name, values in parse_qs(target.partition("?")[2], True).items()}
+        told = arguments(target)
         body = Body(self, dict(headers), float(told.get("pause", 0)))
         try:
             body.read(int(told.get("take", -1)))
             if "wait" in told:
                 self.idle(float(told["wait"]))
-            if "hex" in told:
+            if still(told, "lost", target):
+                return False
+            if "first" in told and not still(told, "first", target):
+                del told["hex"]
+                told.pop("then", None)
+            if still(told, "away", target):
+                self.send(b"HTTP/1.1 503 Away\r\ncontent-length: %d\r\n\r\n%s" % (len(AWAY), AWAY))
+            elif "hex" in told:
                 self.send(bytes.fromhex(told["hex"]))
+            elif "file" in told:
+                return self.serve_file(told, target, {name.lower(): value for name, value in headers})
             else:
                 self.send(told_back(method, target, headers, body, self.number))
             self.pieces(told)
@@ -124,6 +166,25 @@ class Peer:
         finally:
             self.say("over", target=target, received=body.received, whole=body.whole)
         return told.get("then") != "close"
+
+    def serve_file(self, told: dict[str, str], target: str, headers: dict[str, str]) -> bool:
+        size = int(told["file"])
+        data = file_of(size)[:size]
+        with lock:
+            times["asked", target] += 1
+        etag = told.get("etag", '"e"').replace("{}", str(times["asked", target]))
+        start, status, more = 0, "200 OK", told.get("more", "")
+        if (asked := headers.get("range")) and headers.get("if-range") == etag:
+            start = int(asked.removeprefix("bytes=").partition("-")[0])
+            status, more = "206 Partial", more + f"content-range: bytes {start}-{size - 1}/{size}\r\n"
+        if etag:
+            more += f"etag: {etag}\r\n"
+        end = size
+        if "cut" in told and ("cuts" not in told or still(told, "cuts", target)):
+            end = min(size, start + int(told["cut"]))
+        self.send(f"HTTP/1.1 {status}\r\ncontent-length: {size - start}\r\n{more}\r\n".encode())
+        self.send(data[start:end])
+        return end == size
 
     def pieces(self, told: dict[str, str]) -> None:
         piece = bytes(int(told.get("piece", 1)))
@@ -140,6 +201,10 @@ class Peer:
         finally:
             if "pieces" in told:
                 self.say("sent", bytes=sent)
+
+
+def arguments(target: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(target.partition("?")[2], True).items()}
 
 
 class Body:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from forwarding import ARTIFACT, FLASK, Rig, Truncated, head, response, rigged, told, until
+from forwarding import ARTIFACT, CREATE, FLASK, Rig, Truncated, head, response, rigged, told, until
 
 STREAM = response(200, "transfer-encoding: chunked")
 
@@ -99,10 +99,10 @@ def test_an_mlflow_that_dies_before_it_answers_is_a_502(rig: Rig, raw: bytes) ->
     "raw",
     [STREAM + b"4\r\nhalf\r\n", STREAM + b"9\r\nhalf", response(200, "content-length: 9", body=b"half")],
 )
-@pytest.mark.parametrize("path", [ARTIFACT, FLASK])
-def test_an_answer_that_breaks_off_is_seen_to_be_broken(rig: Rig, raw: bytes, path: str) -> None:
+@pytest.mark.parametrize(("method", "path"), [("GET", ARTIFACT), ("POST", CREATE)])
+def test_an_answer_that_breaks_off_is_seen_to_be_broken(rig: Rig, raw: bytes, method: str, path: str) -> None:
     with rig.client() as client:
-        client.request("GET", told(path, raw, then="close"))
+        client.request(method, told(path, raw, then="close"))
         with pytest.raises(Truncated):
             client.answer()
     until(rig.at_rest)

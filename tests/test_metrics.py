@@ -19,7 +19,7 @@ from prometheus_client.samples import Sample
 
 from proxy import auth, metrics
 from proxy.auth import oidc
-from proxy.exchange import ERRORS, REFUSALS, Exchange
+from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 from proxy.metrics import BOUNDS, Metrics
 from proxy.mlflow_server import supervise
 from proxy.operations import OPERATIONS, UNKNOWN, UNPARSED, operation_of
@@ -275,6 +275,16 @@ def test_a_scrape_in_the_middle_of_requests_shows_histograms_that_agree_with_the
     assert not problems
 
 
+def test_what_was_sent_again_is_counted_by_reason(counted: Metrics) -> None:
+    again = finished()
+    again.resent = ["reset", "reset", "a new one"]
+    counted.observe(again)
+    name = "resent_requests_total"
+    assert again.operation is not None
+    assert value(counted, name, operation=again.operation.name, reason="reset") == 2
+    assert value(counted, name, operation=again.operation.name, reason="other") == 1
+
+
 def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
     assert auth.METHODS | {"oidc"} == metrics.AUTH_METHODS
     assert metrics.AUTH_RESULTS == auth.RESULTS | oidc.RESULTS
@@ -282,7 +292,9 @@ def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
 
 
 def test_the_documentation_lists_every_metric_with_its_type_and_labels(counted: Metrics) -> None:
-    counted.observe(finished())
+    again = finished()
+    again.resent = ["reset"]
+    counted.observe(again)
     counted.authentication("basic", "success")
     made = set()
     for family in counted.collect():
@@ -306,12 +318,14 @@ def test_the_documentation_lists_every_label_value() -> None:
         bullets[3] - {"reason"},
         bullets[4] - {"reason"},
         bullets[5] - {"reason"},
-        bullets[6] - {"method", "result"},
+        bullets[6] - {"reason"},
+        bullets[7] - {"method", "result"},
     ]
     assert documented == [
         metrics.METHODS | {"other"},
         ERRORS,
         REFUSALS,
+        RESENDS,
         metrics.RESTART_REASONS,
         metrics.AUTH_METHODS | metrics.AUTH_RESULTS,
     ]

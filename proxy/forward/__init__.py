@@ -2,5 +2,6 @@
 
 from proxy.forward.endings import ClientGone, CutShort
 from proxy.forward.forwarder import Forwarder, Rules
+from proxy.forward.spool import Spool
 
-__all__ = ["ClientGone", "CutShort", "Forwarder", "Rules"]
+__all__ = ["ClientGone", "CutShort", "Forwarder", "Rules", "Spool"]

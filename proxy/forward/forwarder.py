@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.exchange import Exchange
+from proxy.forward.spool import Spool
 from proxy.forward.trip import Trip
 from proxy.hold import Hold, Slots
 from proxy.http1 import Broken, Pool
@@ -51,8 +52,10 @@ class Forwarder:
         *,
         flask_slots: Slots,
         whole_slots: Slots,
+        spool: Spool,
     ) -> None:
         self.pool = pool
+        self.spool = spool
         self.hold = hold
         self.watchdog = watchdog
         self.rules = rules

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections import deque
 from typing import cast
 
@@ -20,9 +21,21 @@ Headers = list[tuple[bytes, bytes]]
 class Broken(Exception):
     """MLflow's side of an exchange failed; `reason` is one of exchange.ERRORS."""
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, unread: bool = False) -> None:
         super().__init__(detail or reason)
         self.reason = reason
+        self.unread = unread
+        """Whether it is certain that MLflow has not read the request to its end."""
+
+
+def _unread(error: Exception | None) -> bool:
+    """Whether what ended a connection tells that the other side closed it with bytes of ours unread.
+
+    For Unix sockets Linux says so (net/unix/af_unix.c): unix_release_sock gives the peer ECONNRESET where
+    something lay unread, and also where the connection was not accepted yet; unix_stream_sendmsg fails with
+    EPIPE where the other end was closed before the write. Where all was read, the stream just ends.
+    """
+    return sys.platform == "linux" and isinstance(error, ConnectionResetError | BrokenPipeError)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -55,6 +68,7 @@ class Connection(asyncio.BufferedProtocol):
         self.headers: Headers = []
         self.reusable = False
         self._have_head = False
+        self._silent = True
         self._complete = False
         self._pieces: deque[bytes] = deque()
         self._held = 0
@@ -160,6 +174,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._busy:
             self.close()  # nobody asked
             return
+        self._silent = False
         try:
             self._parser.feed_data(self._view[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -173,7 +188,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._spare is not None:
             self._read_the_rest(self._spare)
             self._drop_spare()
-        self._fail(Broken("reset", str(exc) if exc else "MLflow closed the connection"))
+        detail = str(exc) if exc else "MLflow closed the connection"
+        self._fail(Broken("reset", detail, unread=self._silent and _unread(exc)))
 
     def _read_the_rest(self, spare: socket.socket) -> None:
         with contextlib.suppress(OSError):

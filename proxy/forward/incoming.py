@@ -1,0 +1,203 @@
+"""MLflow's answer on its way to the client: passed on as it comes, kept back where it can be asked anew."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from proxy import headers as header_rules
+from proxy.forward.clock import Clock
+from proxy.forward.downloads import Download, download_of
+from proxy.http1 import Broken, Connection, Headers
+from proxy.operations import Operation
+from proxy.server_info import without_direct_artifacts
+from proxy.watchdog import Passage
+
+if TYPE_CHECKING:
+    from proxy.forward.forwarder import Forwarder
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+KEPT_BACK = 1024 * 1024
+"""Bytes of an answer that wait for its end where it could be asked for again, and of one that is rewritten
+at most; server-info is some 300 bytes."""
+
+
+class Unavailable(Exception):
+    """MLflow's own answer that its database is away; it was read to its end and not passed on."""
+
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Incoming:
+    """The answer to one request. `begins` is called when its first part goes to the client, `ends` with the
+    connection when MLflow has nothing more to say on it."""
+
+    __slots__ = (
+        "_begins",
+        "_clock",
+        "_download",
+        "_ends",
+        "_forwarder",
+        "_method",
+        "_operation",
+        "_passage",
+        "_send",
+        "begun",
+        "moved",
+    )
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        method: str,
+        send: Send,
+        passage: Passage,
+        clock: Clock,
+        begins: Callable[[], None],
+        ends: Callable[[Connection], None],
+    ) -> None:
+        operation = passage.exchange.operation
+        assert operation is not None
+        self._forwarder = forwarder
+        self._method = method
+        self._operation: Operation = operation
+        self._send = send
+        self._passage = passage
+        self._clock = clock
+        self._begins = begins
+        self._ends = ends
+        self._download: Download | None = None
+        self.begun = False
+        """Whether a part of it went to the client: it can't be another one any more."""
+        self.moved = False
+        """Whether anything of it came since the last time that was set to False."""
+
+    @property
+    def rest(self) -> Download | None:
+        """What has to be asked for where it broke off; None where it can't go on."""
+        return self._download if self.begun else None
+
+    async def take(self, connection: Connection) -> None:
+        """Pass on what comes, to its end. Raises Broken, and Unavailable."""
+        if self.begun:
+            await self._go_on(connection)
+            return
+        ours = self._forwarder
+        operation = self._operation
+        status = connection.status
+        answer_headers = header_rules.for_client(
+            connection.headers, status, authorities=ours.authorities, prefix=ours.rules.prefix
+        )
+        if (
+            operation.name == "server-info"
+            and self._method == "GET"
+            and not ours.rules.direct_artifacts
+            and status == 200
+        ):
+            await self._rewritten(connection, answer_headers)
+            return
+        pieces: list[bytes] = []
+        if operation.again and (operation.answer == "plain" or status == 503):
+            pieces = await self._kept_back(connection)
+            if status == 503 and connection.complete and _database_is_away(pieces):
+                self._ends(connection)
+                raise Unavailable(status, answer_headers, b"".join(pieces))
+        self._download = download_of(self._method, status, connection.headers)
+        await self._begin(status, answer_headers)
+        await self._pass_on(connection, pieces)
+
+    async def _begin(self, status: int, answer_headers: Headers) -> None:
+        self.begun = self.moved = True
+        self._begins()
+        await self._to_client({"type": "http.response.start", "status": status, "headers": answer_headers})
+
+    async def _kept_back(self, connection: Connection) -> list[bytes]:
+        """The answer as far as it may be kept back: mostly all of it."""
+        pieces: list[bytes] = []
+        size = 0
+        while size < KEPT_BACK:
+            if not connection.has_pieces and not connection.complete:
+                self._clock.mlflow(self._forwarder.rules.answer)
+            piece = await connection.piece()
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+            if connection.complete and not connection.has_pieces:
+                break
+        return pieces
+
+    async def _pass_on(self, connection: Connection, first: Iterable[bytes] = ()) -> None:
+        rules = self._forwarder.rules
+        # A stream's silence is a stall; between the events of an SSE stream there may be long ones.
+        patience = rules.stall if self._operation.answer in ("stream", "whole") else rules.answer
+        before = deque(first)
+        while True:
+            if before:
+                piece = before.popleft()
+            else:
+                if not connection.has_pieces and not connection.complete:
+                    self._clock.mlflow(patience)
+                piece = await connection.piece()
+            last = connection.complete and not connection.has_pieces and not before
+            if self._download is not None:
+                self._download.sent += len(piece)
+                if last and self._download.sent != self._download.length:
+                    raise Broken("bad_answer", "a part of an artifact has another length than it said")
+            self.moved = True
+            if last:
+                self._ends(connection)
+            await self._to_client({"type": "http.response.body", "body": piece, "more_body": not last})
+            if last:
+                return
+
+    async def _go_on(self, connection: Connection) -> None:
+        download = self._download
+        assert download is not None
+        if not download.is_rest(connection.status, connection.headers):
+            self._download = None
+            raise Broken("reset", "MLflow has something else there now")
+        await self._pass_on(connection)
+
+    async def _rewritten(self, connection: Connection, answer_headers: Headers) -> None:
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await connection.piece():
+            pieces.append(piece)
+            size += len(piece)
+            if size > KEPT_BACK:
+                raise Broken("bad_answer", "MLflow's server-info is too large")
+        status = connection.status
+        self._ends(connection)
+        body = without_direct_artifacts(b"".join(pieces))
+        await self.say(status, answer_headers, body)
+
+    async def say(self, status: int, answer_headers: Headers, body: bytes) -> None:
+        """Answer with MLflow's headers and that body."""
+        kept = [header for header in answer_headers if header[0] not in (b"content-length", b"etag")]
+        kept.append((b"content-length", b"%d" % len(body)))
+        await self._begin(status, kept)
+        await self._to_client({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _to_client(self, message: MutableMapping[str, Any]) -> None:
+        if self._passage.exchange.abandoned:
+            return  # read to its end and thrown away: MLflow's thread is busy until then
+        self._clock.client()
+        await self._send(message)
+
+
+def _database_is_away(pieces: list[bytes]) -> bool:
+    """Whether a 503 is MLflow's word for that (mlflow/store/db/utils.py makes it of an OperationalError)."""
+    try:
+        said = orjson.loads(b"".join(pieces))
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(said, dict) and said.get("error_code") == "TEMPORARILY_UNAVAILABLE"
