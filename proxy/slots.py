@@ -5,6 +5,15 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.operations import Operation
+
+PAGES = 16
+"""Places for MLflow's static pages, for each of its worker processes: beside all others, because they need no
+database, and are to be seen when it is frozen. The threads that the ready check and they use are those that
+PROXY_MLFLOW_CONCURRENCY leaves."""
 
 
 class Outcome(enum.Enum):
@@ -132,13 +141,13 @@ class Slots:
     def waiting(self) -> Counter[str]:
         """How many wait: ``user`` because theirs has as many places as one may, else ``place``."""
         found = Counter({"place": 0, "user": 0})
-        for user, line in self._lines.items():
-            found["user" if self.held_up(user) else "place"] += len(line)
+        for line in list(self._lines.values()):  # copied in one step: another thread asks (metrics.py)
+            found["user" if self.held_up(line.user) else "place"] += len(line)
         return found
 
     def users_held_up(self) -> int:
         """Users with as many places as one may who have more requests waiting."""
-        return sum(self.held_up(user) for user in self._lines)
+        return sum(self.held_up(user) for user in list(self._lines))
 
     def _take(self, user: str) -> None:
         self.used += 1
@@ -164,3 +173,36 @@ class Slots:
         line.lanes[waiter.lane].pop(waiter, None)
         if not len(line) and self._lines.get(line.user) is line:
             del self._lines[line.user]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """All kinds of places in MLflow's threads."""
+
+    flask: Slots
+    whole: Slots
+    """Downloads that MLflow reads into memory whole; a place among those of `flask` goes with each."""
+    pages: Slots
+
+    def of(self, operation: Operation) -> Slots | None:
+        """What that operation needs; None for one that MLflow's event loop serves without a thread."""
+        if operation.native:
+            return None
+        if operation.name == "ui":
+            return self.pages
+        return self.whole if operation.answer == "whole" else self.flask
+
+    def used(self) -> Mapping[str, int]:
+        """How many are taken, by kind."""
+        return {"flask": self.flask.used, "whole": self.whole.used, "pages": self.pages.used}
+
+
+def places(concurrency: int, workers: int, whole: int, per_user: int | None) -> Places:
+    """Places for so many requests in each of so many processes, `whole` of them all downloads of that kind.
+
+    One user may have `per_user` (None: half of them), and half of those for downloads and for pages.
+    """
+    number = concurrency * workers
+    flask = Slots(number, per_user or (number + 1) // 2)
+    pages = PAGES * workers
+    return Places(flask, Slots(whole, (whole + 1) // 2, within=flask), Slots(pages, pages // 2))

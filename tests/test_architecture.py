@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "metrics": {"exchange"},
     "logs": {"exchange", "identity", "operations"},
     "hold": {"exchange", "slots"},
-    "slots": set(),
+    "slots": {"operations"},
     "watchdog": {"exchange"},
     "settings": {"errors", "identity"},
     "store": {"errors", "private_file", "settings"},

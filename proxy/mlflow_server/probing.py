@@ -39,16 +39,21 @@ class Problem(NamedTuple):
 
 class Probe:
     """Asks one generation of MLflow. `database` is how a person knows it, `workers` how many processes
-    answer, and `pace` tells the seconds between two rounds and the seconds that an answer may take."""
+    answer, and `pace` tells the seconds between two rounds and the seconds that an answer may take. In
+    `noticed` it counts by PROBLEMS how many times each began."""
 
     def __init__(
-        self, socket: Path, database: str, workers: int, pace: Callable[[], tuple[float, float]]
+        self,
+        socket: Path,
+        database: str,
+        workers: int,
+        pace: Callable[[], tuple[float, float]],
+        noticed: Counter[str],
     ) -> None:
         self.problem: Problem | None = None
         self.latency: float | None = None
-        """Seconds that the latest answer took."""
-        self.noticed = Counter(dict.fromkeys(sorted(PROBLEMS), 0))
-        """How many times each kind of problem began."""
+        """Seconds that the slowest answer of the latest round took; None where none came."""
+        self._noticed = noticed
         self._socket = socket
         self._database = database
         self._workers = workers
@@ -70,7 +75,7 @@ class Probe:
                 began = time.monotonic()
                 problem = await self._look(self._pace()[1])
                 if problem is not None and (self.problem is None or self.problem.kind != problem.kind):
-                    self.noticed[problem.kind] += 1
+                    self._noticed[problem.kind] += 1
                 if problem is None or problem.kind not in STUCK:
                     self._stuck_since = None
                 elif self._stuck_since is None:
