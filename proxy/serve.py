@@ -29,12 +29,12 @@ from proxy.edge import Edge
 from proxy.errors import UserError
 from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
-from proxy.mlflow_server import MlflowServer
+from proxy.mlflow_server import MlflowServer, schema
 from proxy.pages import brand, templating
 from proxy.protocol import ProxyProtocol
 from proxy.reload import Parts, Reloader
 from proxy.runtime_dir import runtime_dir
-from proxy.settings import Loaded, Settings
+from proxy.settings import Loaded, Settings, database_uri
 from proxy.watchdog import Watchdog
 from proxy.welcome import welcome
 
@@ -47,10 +47,11 @@ PROGRESS_SECONDS = 5.0
 LEAST_GRACE = 5.0
 
 
-def serve(reread: Callable[[], Loaded]) -> None:
+def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = None) -> None:
     """Serve until SIGTERM or SIGINT with the settings that `reread` gives now, and again at each reload.
 
-    Raises UserError for whatever stops the start.
+    `confirm` asks a person at the terminal, where there is one, whether to migrate the database. Raises
+    UserError for whatever stops the start.
     """
     loaded = reread()
     settings = loaded.settings
@@ -64,20 +65,22 @@ def serve(reread: Callable[[], Loaded]) -> None:
             runtime_dir(settings.runtime_dir) as runtime,
             data_dir.lock(settings.data_dir, url := _url(settings, main), runtime / control.NAME),
         ):
-            uvloop.run(_serve(loaded, reread, main, url, runtime, application_log))
+            if confirm is not None:
+                settings = schema.asked(settings, database_uri(settings), confirm)
+            uvloop.run(_serve(loaded, settings, reread, main, url, runtime, application_log))
     finally:
         application_log.finish()
 
 
 async def _serve(
     loaded: Loaded,
+    settings: Settings,
     reread: Callable[[], Loaded],
     main: socket.socket,
     url: str,
     runtime: Path,
     application_log: logs.ApplicationLog,
 ) -> None:
-    settings = loaded.settings
     password = first_start.check_password(settings)
     tls, authority = certificates.prepare(settings)
     log.info("serving at %s; MLflow is being started", url)

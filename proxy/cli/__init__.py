@@ -46,7 +46,7 @@ def serve(**given: str | None) -> None:
     """Start MLflow and serve it, until SIGTERM or Ctrl-C."""
     from proxy.serve import serve as run  # the service's libraries take a second to load
 
-    run(lambda: read(given))
+    run(lambda: read(given), (lambda text: click.confirm(text, err=True)) if sys.stdin.isatty() else None)
 
 
 @main.command()
@@ -75,6 +75,19 @@ def reload(roll: bool, **given: str | None) -> None:
     from proxy.cli.reload import reload as run
 
     run(given, roll=roll)
+
+
+@main.command()
+@settings_options
+@click.option("--yes", is_flag=True, help="There is a backup: don't ask.")
+def migrate(yes: bool, **given: str | None) -> None:
+    """Bring the database of an older MLflow to the version of the installed one; the service is stopped.
+
+    SQLite's file is copied aside first. Of any other database you make the backup.
+    """
+    from proxy.cli.migrate import migrate as run
+
+    run(read(given), yes=yes)
 
 
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):

@@ -117,7 +117,7 @@ class Progress:
         elif "Detected out-of-date database schema" in line:
             self.step = (
                 f"{self._database} has the tables of another version of MLflow; back it up and run "
-                "`mlflow db upgrade`, or use the version that it belongs to"
+                "`mlflow-proxy migrate`, or use the version that it belongs to"
             )
         elif "Started server process" in line or "Started parent process" in line:
             # uvicorn's first words: MLflow has opened its stores by then.

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy import guard
-from proxy.mlflow_server import jobs, readiness
+from proxy.mlflow_server import jobs, readiness, schema
 from proxy.mlflow_server.generation import Exit, Generation
+from proxy.mlflow_server.migrating import fits
 from proxy.mlflow_server.plan import Plan
 from proxy.mlflow_server.starts import Starts
 from proxy.mlflow_server.upkeep import until_ready
@@ -59,7 +60,7 @@ class Roll:
         failed: Exit | None = Exit("exited", "the rolling restart was broken off")
         grace = guard.ORPHANED_GRACE
         try:
-            if (failed := await self._starts.begin(heir)) is None:
+            if (failed := await self._unfit()) is None and (failed := await self._starts.begin(heir)) is None:
                 ready = asyncio.create_task(until_ready(heir, self.plan))
                 hurry = asyncio.create_task(self.hurry.wait())
                 try:
@@ -75,6 +76,18 @@ class Roll:
         if failed is not None:
             await self._starts.end(heir, grace)
         return failed
+
+    async def _unfit(self) -> Exit | None:
+        """Why the heir must not be started over its database: the first one still works with those tables."""
+        try:
+            found = await asyncio.to_thread(schema.look, self.plan.uri)
+        except schema.Unreachable as error:
+            return Exit("exited", str(error))
+        if fits(found):
+            return None
+        assert found is not None
+        refusal = schema.refusal(found, self.plan.uri)
+        return Exit("exited", f"{refusal}; that takes a restart of the service")
 
     async def discard(self) -> None:
         """End the heir, which did not take over."""

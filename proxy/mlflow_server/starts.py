@@ -34,16 +34,20 @@ class Starts:
         self._observe = observe
         self._living: list[Generation] = []
 
-    def new(self, plan: Plan, *, gated: bool = False) -> Generation:
-        """The next one, not started yet; with `gated` its job runner waits for ``open_gate``."""
-        self.number += 1
-        number = self.number
+    def new(self, plan: Plan, *, gated: bool = False, command: list[str] | None = None) -> Generation:
+        """The next one, not started yet; with `gated` its job runner waits for ``open_gate``.
+
+        With a `command` it is no MLflow, but something that runs in its place for once, and has number 0.
+        """
+        if command is None:
+            self.number += 1
+        number = self.number if command is None else 0
         socket = self._runtime / f"g{number}.sock"
         gate = {GATE: str(self._gate(number))} if gated else {}
         return Generation(
             number,
             socket,
-            plan.command(socket),
+            plan.command(socket) if command is None else command,
             {**plan.environment, **gate},
             plan.settings.grace_seconds,
             Progress(plan.database),

@@ -18,6 +18,7 @@ from proxy.errors import UserError
 from proxy.mlflow_server import leftovers, readiness
 from proxy.mlflow_server.generation import Exit, Generation
 from proxy.mlflow_server.jobs import Submissions
+from proxy.mlflow_server.migrating import Migrating
 from proxy.mlflow_server.plan import Plan, plan_of
 from proxy.mlflow_server.roll import SUBMIT_PATIENCE, Roll, Rolled, swap
 from proxy.mlflow_server.starts import Starts
@@ -76,6 +77,8 @@ class MlflowServer:
         self._plan: Plan | None = None
         self._current: Generation | None = None
         self._roll: Roll | None = None
+        self._stop_asked = asyncio.Event()
+        self._migrating = Migrating(self._starts, self._stop_asked, self._wait_for, self._show)
         self._state = "MLflow has not been started"
         self._database_problem: str | None = None
         self._jobs_problem: str | None = None
@@ -83,7 +86,6 @@ class MlflowServer:
         self._became_ready = asyncio.Event()
         self._now_up = asyncio.Event()
         self._replaced = asyncio.Event()
-        self._stop_asked = asyncio.Event()
         self._grace = settings.grace_seconds
         self._finished: asyncio.Event | None = None
 
@@ -242,6 +244,8 @@ class MlflowServer:
 
     async def _start_anew(self, plan: Plan, taken: Callable[[], None]) -> Rolled:
         """There is nothing to be kept up: what is starting is ended, and the next start is with this plan."""
+        if self._current is not None and self._current.number == 0:
+            return Rolled(False, "the database is being migrated")
         self._plan, self._settings = plan, plan.settings
         taken()
         failures = self.restarts.total() + 1
@@ -275,9 +279,9 @@ class MlflowServer:
             self._plan = plan_of(self._settings, self._passthrough, self._jobs_port, self._jobs_token)
             delay = FIRST_DELAY
             while not self._stop_asked.is_set():
-                current, over = await self._generations()
-                if over is None:
+                if (ended := await self._generations()) is None:
                     break
+                current, over = ended
                 if current.ready_since is not None and time.monotonic() - current.ready_since >= HEALTHY:
                     delay = FIRST_DELAY
                 self._report(current, over, delay)
@@ -337,12 +341,14 @@ class MlflowServer:
             },
         )
 
-    async def _generations(self) -> tuple[Generation, Exit | None]:
+    async def _generations(self) -> tuple[Generation, Exit] | None:
         """Start MLflow, unless a roll has done so, and watch it and those that rolls put in its place: the
         last one and why it is over, or None where that was asked for."""
-        plan = self._plan
-        assert plan is not None
+        plan = self._planned()
         if not self._replaced.is_set():
+            if not await self._migrating.settle(plan):
+                return None
+            plan = self._planned()  # which may have changed meanwhile
             self._current = self._starts.new(plan)
             if (failed := await self._starts.begin(self._current)) is not None:
                 return self._current, failed
@@ -354,12 +360,16 @@ class MlflowServer:
                 if current is self._current:
                     break
             grace = self._grace if over is None else min(self._grace, guard.ORPHANED_GRACE)
-            return current, over
+            return None if over is None else (current, over)
         finally:
             # A roll may have put another one here in the step in which we were cancelled.
             ending = self._known()
             self._unready(self._state)
             await self._starts.end(ending, grace)
+
+    def _planned(self) -> Plan:
+        assert self._plan is not None
+        return self._plan
 
     def _known(self) -> Generation:
         assert self._current is not None
@@ -441,6 +451,13 @@ class MlflowServer:
                     logger.info("MLflow is ready again")
                 self._observe("database", {"problem": problem})
             self._set_ready(problem is None)
+
+    def _wait_for(self, what: str) -> None:
+        self._state = what
+        self._current = None
+
+    def _show(self, process: Generation) -> None:
+        self._current = process
 
     def _jobs_lost(self, current: Generation) -> bool:
         """Whether the loss of the job runner is to restart MLflow."""

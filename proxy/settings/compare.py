@@ -91,5 +91,7 @@ def compare(old: Loaded, new: Loaded) -> Comparison:
 
 def _same_database(old: Settings, new: Settings) -> bool:
     """Whether the two URLs differ in who connects alone."""
-    one, other = make_url(proxy_database_uri(old)), make_url(proxy_database_uri(new))
-    return one.set(username=None, password=None) == other.set(username=None, password=None)
+    one, other = (make_url(proxy_database_uri(settings)) for settings in (old, new))
+    if one.get_backend_name() == "sqlite":
+        return False
+    return one._replace(username=None, password=None) == other._replace(username=None, password=None)

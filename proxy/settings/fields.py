@@ -140,6 +140,16 @@ class Settings(CredentialFields):
         "Seconds that MLflow may take to start before that counts as a failure and it is started again. "
         "A start that migrates the database is never cut off.",
     )
+    migrate: Annotated[str | None, read(values.choice("ask", "auto", "never"))] = setting(
+        "PROXY_MIGRATE",
+        "MLflow",
+        None,
+        "What becomes of a database with the tables of an older MLflow: auto migrates it at start (SQLite "
+        "after copying the file aside, any other without a backup of its own), never refuses the start and "
+        "says how to migrate, ask does that too, unless it can ask at a terminal.",
+        example="auto",
+        default_note="auto for SQLite, never for any other",
+    )
     ready_interval: Seconds = setting(
         "PROXY_READY_INTERVAL",
         "MLflow",
