@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -45,10 +44,10 @@ class Incoming:
         "_clock",
         "_download",
         "_ends",
+        "_exchange",
         "_forwarder",
         "_method",
         "_operation",
-        "_passage",
         "_send",
         "begun",
         "moved",
@@ -70,7 +69,7 @@ class Incoming:
         self._method = method
         self._operation: Operation = operation
         self._send = send
-        self._passage = passage
+        self._exchange = passage.exchange
         self._clock = clock
         self._begins = begins
         self._ends = ends
@@ -105,7 +104,7 @@ class Incoming:
             await self._rewritten(connection, answer_headers)
             return
         pieces: list[bytes] = []
-        if operation.again and (operation.answer == "plain" or status == 503):
+        if operation.again and (status == 503 or (operation.answer == "plain" and not connection.complete)):
             pieces = await self._kept_back(connection)
             if status == 503 and connection.complete and _database_is_away(pieces):
                 self._ends(connection)
@@ -135,19 +134,20 @@ class Incoming:
                 break
         return pieces
 
-    async def _pass_on(self, connection: Connection, first: Iterable[bytes] = ()) -> None:
+    async def _pass_on(self, connection: Connection, pieces: list[bytes]) -> None:
+        """Pass on those pieces, and whatever comes after them."""
         rules = self._forwarder.rules
         # A stream's silence is a stall; between the events of an SSE stream there may be long ones.
         patience = rules.stall if self._operation.answer in ("stream", "whole") else rules.answer
-        before = deque(first)
+        pieces.reverse()
         while True:
-            if before:
-                piece = before.popleft()
+            if pieces:
+                piece = pieces.pop()
             else:
                 if not connection.has_pieces and not connection.complete:
                     self._clock.mlflow(patience)
                 piece = await connection.piece()
-            last = connection.complete and not connection.has_pieces and not before
+            last = connection.complete and not connection.has_pieces and not pieces
             if self._download is not None:
                 self._download.sent += len(piece)
                 if last and self._download.sent != self._download.length:
@@ -165,7 +165,7 @@ class Incoming:
         if not download.is_rest(connection.status, connection.headers):
             self._download = None
             raise Broken("reset", "MLflow has something else there now")
-        await self._pass_on(connection)
+        await self._pass_on(connection, [])
 
     async def _rewritten(self, connection: Connection, answer_headers: Headers) -> None:
         pieces: list[bytes] = []
@@ -188,7 +188,7 @@ class Incoming:
         await self._to_client({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _to_client(self, message: MutableMapping[str, Any]) -> None:
-        if self._passage.exchange.abandoned:
+        if self._exchange.abandoned:
             return  # read to its end and thrown away: MLflow's thread is busy until then
         self._clock.client()
         await self._send(message)

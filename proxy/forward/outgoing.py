@@ -174,8 +174,9 @@ class Outgoing:
         if self._kept is not None:
             self._kept.drop()
         self._data = b""
-        self._forwarder.hold.give(self._in_memory)
-        self._in_memory = 0
+        if self._in_memory:
+            self._forwarder.hold.give(self._in_memory)
+            self._in_memory = 0
 
 
 def _too_large(limit: int) -> Refused:
