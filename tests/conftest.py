@@ -20,6 +20,8 @@ SLOW_MODULES = frozenset(
         "test_mlflow_real.py",
         "test_mlflow_server.py",
         "test_oidc.py",
+        "test_resending.py",
+        "test_resending_real.py",
         "test_sessions.py",
         "test_traps.py",
     }
