@@ -93,8 +93,11 @@ class Proxy(Arrangement):
         self._set(self.uri)
         with (self.folder / "access.log").open("wb") as access, (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [PROXY, "serve"], cwd=self.folder, env=self.environment, stdout=access, stderr=log
+                self.command(), cwd=self.folder, env=self.environment, stdout=access, stderr=log
             )
+
+    def command(self) -> list[str]:
+        return [PROXY, "serve"]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 # What mlflow-proxy says where it can't know; the ledger has it in the text of the client's exception.
 UNSAFE = "is not repeated, because"
-TOO_LARGE = "PROXY_RESEND_"
+KEPT = 32 * 2**20  # bytes of an upload that can be sent again: PROXY_RESEND_BODY_LIMIT's default
 
 
 @dataclass
@@ -49,12 +49,15 @@ class Verdict:
 
 
 def kind(line: dict[str, Any]) -> str:
-    """Of a failed call: `unsafe` and `stream` where the client was told which of both it is, else `other`."""
+    """Of a failed call: `told` where the client was told that it may have been done and must not be repeated
+    blindly, `create` where a run was to be created otherwise, `stream` where an artifact is too large to be
+    kept for another try, else `other`.
+    """
     if UNSAFE in line["error"]:
-        return "unsafe"
-    if line["call"] == "upload" and TOO_LARGE in line["error"]:
-        return "stream"
-    return "other"
+        return "told"
+    if line["call"] == "create_run":
+        return "create"
+    return "stream" if line.get("bytes", 0) > KEPT else "other"
 
 
 def judge(folder: Path, experiment: str, artifacts: Path) -> Verdict:

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from arrangements import ALL, PASSWORD, USER, Arrangement
@@ -94,7 +95,7 @@ def one(
 
     served.wait_ready()
     environment = client_environment(served, scenario.own_retries)
-    os.environ.update(client_environment(served, True))
+    take(served)
     experiment = MlflowClient().create_experiment(name)
     stop = threading.Event()
     world = World(served, database, stop, say, random.Random(asked.seed))
@@ -104,14 +105,7 @@ def one(
     time.sleep(asked.minutes * 60)
     stop.set()
     disturber.join()
-    (folder / "stop").touch()
-    try:
-        code = clients.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        clients.kill()
-        code = -1
-    if code:
-        say(f"the clients ended with {code}: {(folder / 'clients.log').read_text()[-2000:]}")
+    finish(clients, folder, say)
     served.wait_ready()
     verdict = judge(folder, experiment, served.artifacts)
     say(f"{world.done} times in {time.monotonic() - began:.0f} s: {json.dumps(verdict.as_json(), indent=1)}")
@@ -153,6 +147,23 @@ def start_clients(
     return clients
 
 
+def finish(clients: subprocess.Popen[bytes], folder: Path, say: Callable[[str], None]) -> None:
+    """Have them finish the run in hand."""
+    (folder / "stop").touch()
+    try:
+        code = clients.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        clients.kill()
+        code = -1
+    if code:
+        say(f"the clients ended with {code}: {(folder / 'clients.log').read_text()[-2000:]}")
+
+
+def take(served: Arrangement) -> None:
+    """Have MLflow's client in this process go there."""
+    os.environ.update(client_environment(served, True))
+
+
 def table(rows: list[Row]) -> str:
     """Markdown, scenario by scenario."""
     head = (
@@ -161,7 +172,9 @@ def table(rows: list[Row]) -> str:
         "times",
         "calls",
         "failed",
-        "of these unsafe to repeat, and said so",
+        "of these creations",
+        "of these told that they may have been done",
+        "uploads too large to keep",
         "runs created twice",
         "metrics lost or doubled",
         "artifacts wrong",
@@ -170,16 +183,18 @@ def table(rows: list[Row]) -> str:
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     titles = list(dict.fromkeys(row[1] for row in rows))
     for served, title, times, verdict in sorted(rows, key=lambda row: titles.index(row[1])):
-        said = verdict.failed["unsafe"] + verdict.failed["stream"]
+        told = verdict.failed["told"]
         cells = (
             title,
             served,
             times,
             f"{verdict.calls:,}",
             f"{verdict.failed.total():,}",
-            said,
+            told + verdict.failed["create"],
+            told,
+            verdict.failed["stream"],
             verdict.runs_twice,
-            verdict.metrics_lost + verdict.metrics_doubled,
+            verdict.metrics_lost + verdict.metrics_doubled + verdict.metrics_wrong,
             verdict.checksums_wrong,
             f"{verdict.longest_pause:.0f} s",
         )
