@@ -10,9 +10,8 @@ from proxy import oauth2, ui_script
 from proxy.auth.tokens.tokens import Tokens
 from proxy.callers import Callers, SignInParts
 from proxy.edge import Edge
-from proxy.forward import Forwarder, Rules, Spool
+from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
-from proxy.hold import Hold, Slots
 from proxy.hosts import LOOPBACK, Hosts
 from proxy.http1 import Pool
 from proxy.logs import AccessLog
@@ -31,6 +30,7 @@ from proxy.pages.token_forms import Rules as TokenRules
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
 from proxy.watchdog import Watchdog
+from proxy.ways import Ways, ways
 
 # For anybody to read: what is wrong where is in the log.
 _USERS_PROBLEM = "the users file has a mistake; its last good content is in force, and the log says more"
@@ -46,7 +46,12 @@ class Applications:
     """The same for MLflow's own jobs alone, on a loopback port."""
     scraper: Edge
     """The metrics and the probes, without a credential (PROXY_METRICS_ADDRESS)."""
-    pool: Pool
+    ways: Ways
+
+    @property
+    def pool(self) -> Pool:
+        """The connections to MLflow."""
+        return self.ways.pool
 
 
 def applications(
@@ -60,27 +65,25 @@ def applications(
     jobs_port: int,
     certificate_names: tuple[str, ...],
     own_authority: bool = False,
+    before: Ways | None = None,
 ) -> Applications:
-    """Put the service together; nothing runs yet."""
+    """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
-    hold = Hold(
-        mlflow,
-        requests=settings.hold_requests,
-        seconds=settings.hold_seconds,
-        held_bytes=settings.buffer_bytes,
+    shared = ways(settings, mlflow, mlflow.socket, before)
+    hold, flask_slots, whole_slots, spool = (
+        shared.hold,
+        shared.flask_slots,
+        shared.whole_slots,
+        shared.spool,
     )
-    flask_slots = Slots(settings.mlflow_concurrency * settings.mlflow_workers)
-    whole_slots = Slots(settings.whole_downloads)
     metrics.child = mlflow
     metrics.held_requests = lambda: hold.waiting
     metrics.slots = lambda: {"flask": flask_slots.used, "whole": whole_slots.used}
-    pool = Pool(mlflow.socket)
-    spool = Spool(mlflow.socket.parent, limit=settings.resend_spool_bytes, each=settings.resend_body_limit)
     metrics.spool_bytes = lambda: spool.used
     authenticator, sign_in = callers.authenticator, callers.sign_in
 
     forward = Forwarder(
-        pool,
+        shared.pool,
         hold,
         watchdog,
         Rules(
@@ -145,7 +148,7 @@ def applications(
         public=Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies),
         internal=Edge(gate, metrics, access_log, callers.audit, (), internal=True),
         scraper=Edge(pages_alone(probes), metrics, access_log, callers.audit, ()),
-        pool=pool,
+        ways=shared,
     )
 
 

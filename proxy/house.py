@@ -10,6 +10,7 @@ from typing import Any
 
 from proxy.callers import Callers
 from proxy.edge import Edge
+from proxy.ways import Ways
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,10 +20,13 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class House:
     """What one reading of the settings made; until ``close`` requests may be under way in it."""
 
-    def __init__(self, callers: Callers, edges: dict[str, Edge], stack: contextlib.AsyncExitStack) -> None:
+    def __init__(
+        self, callers: Callers, edges: dict[str, Edge], ways: Ways, stack: contextlib.AsyncExitStack
+    ) -> None:
         self.callers = callers
         self.edges = edges
         """One application for each listener, by its name."""
+        self.ways = ways
         self.requests = 0
         self.emptied: asyncio.Event | None = None
         """To be set when the last request has left, once no further one comes."""
@@ -75,6 +79,8 @@ class Houses:
         for door in self.doors:
             door.lead_to(house)
         if before is not None:
+            if before.ways is not house.ways:
+                before.ways.pool.close()
             task = asyncio.create_task(_leave(before))
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
@@ -91,6 +97,7 @@ class Houses:
             await asyncio.gather(*leaving, return_exceptions=True)
             if self.standing is not None:
                 await self.standing.close()
+                self.standing.ways.pool.close()
 
 
 async def _leave(house: House) -> None:

@@ -139,14 +139,14 @@ async def _serve(
                 jobs_port=jobs_port,
                 certificate_names=tls.names if tls else (),
                 own_authority=authority is not None,
+                before=standing.ways if (standing := houses.standing) is not None else None,
             )
-            inside.callback(apps.pool.close)
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
                 task.add_done_callback(_say_failure)
             inside.push_async_callback(_cancelled, background)
             edges = {"public": apps.public, "internal": apps.internal, "scraper": apps.scraper}
-            houses.move_into(House(callers, edges, inside))
+            houses.move_into(House(callers, edges, apps.ways, inside))
             templating.show(shown)
             logging.getLogger().setLevel(settings.log_level.upper())
             for server in servers:
