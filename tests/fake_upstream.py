@@ -13,6 +13,7 @@ Every connection has a thread. The query's arguments, all optional:
 ``then=…``      ``keep`` (the default), ``close`` the connection, or ``hang`` until the other side ends it
 ``file=N``      answer with the N bytes of `file_of`, or the Range of it that is asked for
 ``cut=N``       of them only the first N, and end the connection then
+``lax=1``       a Range whatever If-Range says; ``shift=N`` one that begins N bytes later
 ``etag=…``      their ETag (``"e"`` unless told; empty for none); ``{}`` in it stands for the time it is asked
 
 And what is only done the first N times that a target is asked for; after those it is as it would be without:
@@ -174,8 +175,8 @@ class Peer:
             times["asked", target] += 1
         etag = told.get("etag", '"e"').replace("{}", str(times["asked", target]))
         start, status, more = 0, "200 OK", told.get("more", "")
-        if (asked := headers.get("range")) and headers.get("if-range") == etag:
-            start = int(asked.removeprefix("bytes=").partition("-")[0])
+        if (asked := headers.get("range")) and (headers.get("if-range") == etag or "lax" in told):
+            start = int(asked.removeprefix("bytes=").partition("-")[0]) + int(told.get("shift", 0))
             status, more = "206 Partial", more + f"content-range: bytes {start}-{size - 1}/{size}\r\n"
         if etag:
             more += f"etag: {etag}\r\n"
