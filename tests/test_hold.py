@@ -137,7 +137,7 @@ def test_who_leaves_while_waiting_for_a_place_frees_it_at_once() -> None:
 
 
 def test_first_come_first_served_and_never_more_than_there_are_places() -> None:
-    with rigged(mlflow_concurrency=2) as rig:
+    with rigged(mlflow_concurrency=2, user_concurrency=2) as rig:
         clients = []
         for n in range(8):
             client = rig.client()
