@@ -261,3 +261,22 @@ def test_requests_that_submit_a_job_are_finished_before_the_generations_change()
             assert time.monotonic() - began < 1, "a request that never ends is not waited for"
 
     asyncio.run(run())
+
+
+def test_an_mlflow_that_is_stuck_is_replaced_where_that_is_set(place: Path) -> None:
+    async def run() -> None:
+        settings: dict[str, Any] = {"ready_timeout": 0.5, "stuck_restart": 2.0}
+        async with living(place, {}, **settings) as life:
+            assert await life.server.wait_ready(10)
+            first = life.server.pid
+            life.plan(slow=60)
+            await until(lambda: life.server.problems["frozen"])
+            assert not life.server.ready
+            await until(lambda: life.server.generation == 2)
+            life.plan()  # what the second one is asked is answered
+            await until(lambda: life.server.rolls["done"], 20)
+            assert life.server.pid != first
+            assert life.server.ready
+            assert life.server.restarts.total() == 0
+
+    asyncio.run(run())

@@ -15,11 +15,12 @@ from typing import Any
 from proxy import guard
 from proxy.data_dir import layout
 from proxy.errors import UserError
-from proxy.mlflow_server import leftovers, readiness
+from proxy.mlflow_server import leftovers
 from proxy.mlflow_server.generation import Exit, Generation
 from proxy.mlflow_server.jobs import Submissions
 from proxy.mlflow_server.migrating import Migrating
 from proxy.mlflow_server.plan import Plan, plan_of
+from proxy.mlflow_server.probing import PROBLEMS, Probe, Replacing
 from proxy.mlflow_server.roll import SUBMIT_PATIENCE, Roll, Rolled, swap
 from proxy.mlflow_server.starts import Starts
 from proxy.mlflow_server.upkeep import TICK, until_lost, until_ready
@@ -66,6 +67,10 @@ class MlflowServer:
         self.restarts: Counter[str] = Counter(dict.fromkeys(sorted(REASONS), 0))
         self.rolls: Counter[str] = Counter({"done": 0, "failed": 0})
         """Rolling restarts by what became of them, a closed set."""
+        self.problems: Counter[str] = Counter(dict.fromkeys(sorted(PROBLEMS), 0))
+        """How many times the probe began to see each (probing.PROBLEMS, a closed set)."""
+        self.probe_seconds: float | None = None
+        """How long the latest answer from the database took; None where none came."""
         self.submissions = Submissions()
         self._settings = settings
         self._passthrough = passthrough
@@ -79,6 +84,8 @@ class MlflowServer:
         self._roll: Roll | None = None
         self._stop_asked = asyncio.Event()
         self._migrating = Migrating(self._starts, self._stop_asked, self._wait_for, self._show)
+        self._replacing = Replacing()
+        self._replacement: asyncio.Task[None] | None = None
         self._state = "MLflow has not been started"
         self._database_problem: str | None = None
         self._jobs_problem: str | None = None
@@ -437,20 +444,43 @@ class MlflowServer:
 
     async def _probe(self) -> None:
         """Ask again and again whether the database is reached, for as long as this generation lives."""
-        while True:
-            await asyncio.sleep(self._settings.ready_interval)
-            assert self._plan is not None
-            problem = await readiness.database_problem(
-                self.socket, self._settings.ready_timeout, self._plan.database
-            )
-            if problem != self._database_problem:
-                self._database_problem = problem
-                if problem:
-                    logger.warning("MLflow is not ready: %s", problem)
-                else:
-                    logger.info("MLflow is ready again")
-                self._observe("database", {"problem": problem})
-            self._set_ready(problem is None)
+        plan = self._planned()
+        probe = Probe(
+            self.socket,
+            plan.database,
+            plan.settings.mlflow_workers,
+            lambda: (self._settings.ready_interval, self._settings.ready_timeout),
+            self.problems,
+        )
+        looks = probe.looks()
+        try:
+            async for found in looks:
+                self.probe_seconds = probe.latency
+                self._looked(None if found is None else found.text)
+                if self._replacing.due(probe.stuck_for, self._settings.stuck_restart) and self._roll is None:
+                    logger.error(
+                        "MLflow has been stuck for %.0f s and is replaced (PROXY_STUCK_RESTART): %s",
+                        probe.stuck_for,
+                        self._database_problem,
+                    )
+                    self._replacement = asyncio.create_task(self._replace())
+        finally:
+            await looks.aclose()
+
+    def _looked(self, problem: str | None) -> None:
+        if problem != self._database_problem:
+            self._database_problem = problem
+            if problem:
+                logger.warning("MLflow is not ready: %s", problem)
+            else:
+                logger.info("MLflow is ready again")
+            self._observe("database", {"problem": problem})
+        self._set_ready(problem is None)
+
+    async def _replace(self) -> None:
+        # What became of it is in the log.
+        with contextlib.suppress(UserError):
+            await self.roll()
 
     def _wait_for(self, what: str) -> None:
         self._state = what
