@@ -32,6 +32,7 @@ ARTIFACT_EVERY = 3  # of everybody's runs
 STEPS = 5
 BATCH = 10
 PACE = 0.05  # seconds between two calls: a training loop computes, too
+AFTER_FAILURE = 1.0  # seconds before the next one: nobody calls on and on
 
 
 class Ledger:
@@ -52,7 +53,7 @@ class Ledger:
         if name == "create_run" and result is not None:
             line["run"] = result.info.run_id  # type: ignore[attr-defined]
         self._file.write(json.dumps(line) + "\n")
-        time.sleep(PACE)
+        time.sleep(AFTER_FAILURE if error else PACE)
         return error is None, result
 
     def note(self, **what: Any) -> None:

@@ -50,14 +50,14 @@ class Verdict:
 
 def kind(line: dict[str, Any]) -> str:
     """Of a failed call: `told` where the client was told that it may have been done and must not be repeated
-    blindly, `create` where a run was to be created otherwise, `stream` where an artifact is too large to be
-    kept for another try, else `other`.
+    blindly, `create` where a run was to be created otherwise, `stream` where an upload is too large to be kept
+    for another try, else `other`.
     """
     if UNSAFE in line["error"]:
         return "told"
     if line["call"] == "create_run":
         return "create"
-    return "stream" if line.get("bytes", 0) > KEPT else "other"
+    return "stream" if line["call"] == "upload" and line["bytes"] > KEPT else "other"
 
 
 def judge(folder: Path, experiment: str, artifacts: Path) -> Verdict:

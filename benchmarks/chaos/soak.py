@@ -29,7 +29,7 @@ from processes import descriptors, resident, threads
 from run import client_environment, finish, start_clients, take
 
 WARM_UP = 60.0  # seconds of load before the first look: what is imported, cached and pooled once
-EACH = 60.0  # seconds of one kind of mishap, then of the next
+EACH = 45.0  # seconds of one kind of mishap, then of the next
 REST = 120.0  # seconds within which a service without clients has to come to rest
 SAMPLED = 15.0  # seconds between two lines
 GROWTH = 1.25
