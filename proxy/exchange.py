@@ -34,6 +34,7 @@ ERRORS = frozenset(
         "refused",  # MLflow's socket took no connection
         "reset",  # MLflow ended the connection before the answer was whole
         "bad_answer",  # MLflow's answer is not HTTP
+        "failed",  # MLflow answered that it failed on the way, in what must not be repeated
         "stalled",  # MLflow sent nothing for too long
         "client_stalled",  # the client sent or took nothing for too long
         "client_gone",  # the client left before the answer was whole
@@ -49,6 +50,7 @@ RESENDS = frozenset(
         "unread",  # the connection broke, and MLflow had not read the request to its end
         "reset",  # the connection broke before the answer, and the operation may be sent again
         "unavailable",  # MLflow answered that its database is away
+        "crashed",  # MLflow answered with a 500 of no handler's
         "continued",  # a download broke off, and the rest of it was asked for
     }
 )

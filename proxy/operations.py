@@ -44,6 +44,9 @@ class Operation:
     again: bool = False
     """Whether it may be sent to MLflow a second time where nobody knows what became of the first: nothing
     differs afterwards, and its answer tells of no failure (docs/resending.md)."""
+    commits_last: bool = False
+    """Whether all that it writes is one transaction, committed when nothing else can fail: where the database
+    did not take that, MLflow has done nothing."""
     submits_job: bool = False
     """Whether it puts a job into the queue of MLflow's job runner."""
 
@@ -74,6 +77,8 @@ OWN = {
 }
 """The operations of our own pages, by name."""
 
+# Of those that must not be done twice; mlflow/store/tracking/sqlalchemy_store.py.
+_COMMIT_LAST = {"create-experiment", "create-run"}
 # Those that call mlflow.server.jobs.submit_job.
 _SUBMIT_JOBS = {
     "create-prompt-optimization-job",
@@ -106,6 +111,7 @@ def _route(line: str) -> Route:
         resource=() if ids == "-" else tuple(ids.split(",")),
         once_open=Access(once_open) if once_open else None,
         again=again == "yes",
+        commits_last=name in _COMMIT_LAST,
         submits_job=name in _SUBMIT_JOBS,
     )
     return Route(method, path, served, operation)

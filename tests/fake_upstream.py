@@ -21,7 +21,9 @@ And what is only done the first N times that a target is asked for; after those 
 ``unread=N``    end the connection with the request unread
 ``lost=N``      read the whole request and end the connection
 ``first=N``     only then answer with ``hex``, and do as ``then`` says
-``away=N``      answer as MLflow does whose database is away
+``away=N``      answer as MLflow does whose database takes no connection
+``dropped=N``   and as it does where one broke in the middle
+``crash=N``     answer with Flask's own 500
 ``cuts=N``      do as ``cut`` says
 
 RECORD gets a JSON line for every request when its head is there (``head``), when its part here is over
@@ -46,6 +48,8 @@ from urllib.parse import parse_qs
 
 PIECE = 64 * 1024
 AWAY = b'{"error_code": "TEMPORARILY_UNAVAILABLE", "message": "(psycopg.OperationalError) connection failed"}'
+DROPPED = AWAY.replace(b"connection failed", b"consuming input failed: server closed the connection")
+CRASH = b"<!doctype html>\n<html lang=en>\n<title>500 Internal Server Error</title>\n"
 lock = threading.Lock()
 times: Counter[tuple[str, str]] = Counter()
 
@@ -153,9 +157,12 @@ class Peer:
             if "first" in told and not still(told, "first", target):
                 del told["hex"]
                 told.pop("then", None)
-            if still(told, "away", target):
-                self.send(b"HTTP/1.1 503 Away\r\ncontent-length: %d\r\n\r\n%s" % (len(AWAY), AWAY))
-            elif "hex" in told:
+            failures = (("away", 503, AWAY), ("dropped", 503, DROPPED), ("crash", 500, CRASH))
+            for what, status, said in failures:
+                if still(told, what, target):
+                    self.send(b"HTTP/1.1 %d No\r\ncontent-length: %d\r\n\r\n%s" % (status, len(said), said))
+                    return True
+            if "hex" in told:
                 self.send(bytes.fromhex(told["hex"]))
             elif "file" in told:
                 return self.serve_file(told, target, {name.lower(): value for name, value in headers})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -27,10 +28,12 @@ from forwarding import (
     until,
 )
 
+from proxy.forward.answers import failure_of
 from proxy.forward.resending import Decision, Failure, Kept, Phase, given_up, may_resend
 from proxy.operations import operation_of
 
 LOG = "/api/2.0/mlflow/runs/log-metric"
+CREATE_VERSION = "/api/2.0/mlflow/model-versions/create"
 CREATE_RUN = "/api/2.0/mlflow/runs/create"
 CHUNKED = "Transfer-Encoding: chunked"
 numbers = itertools.count()
@@ -56,36 +59,65 @@ def small() -> Iterator[Rig]:
 
 # The policy.
 
-SAFE, UNSAFE = operation_of("POST", LOG), operation_of("POST", CREATE_RUN)
+SAFE, UNSAFE = operation_of("POST", LOG), operation_of("POST", CREATE_VERSION)
+RUN = operation_of("POST", CREATE_RUN)
 HAVE = (Kept.NONE, Kept.MEMORY, Kept.FILE)
+AGAIN, NOT_DONE, UNKNOWN = Decision.AGAIN, Decision.NOT_DONE, Decision.UNKNOWN
+PASS, CUT = Decision.PASS, Decision.CUT
 N, P, W, B = Phase.NOTHING, Phase.PART, Phase.WHOLE, Phase.BEGUN
 TABLE = [
-    # failure, phases, what becomes of a safe one, an unsafe one, and either where the body is gone
-    (Failure.REFUSED, (N, P, W), Decision.AGAIN, Decision.AGAIN, Decision.NOT_DONE),
-    (Failure.UNREAD, (N, P, W), Decision.AGAIN, Decision.AGAIN, Decision.NOT_DONE),
-    (Failure.RESET, (N, P), Decision.AGAIN, Decision.AGAIN, Decision.NOT_DONE),
-    (Failure.RESET, (W,), Decision.AGAIN, Decision.UNKNOWN, Decision.UNKNOWN),
-    (Failure.UNAVAILABLE, (N, P, W), Decision.AGAIN, Decision.PASS, Decision.PASS),
-    (Failure.BAD_ANSWER, (N, P), Decision.NOT_DONE, Decision.NOT_DONE, Decision.NOT_DONE),
-    (Failure.BAD_ANSWER, (W,), Decision.UNKNOWN, Decision.UNKNOWN, Decision.UNKNOWN),
-    (Failure.SILENT, (N, P), Decision.NOT_DONE, Decision.NOT_DONE, Decision.NOT_DONE),
-    (Failure.SILENT, (W,), Decision.UNKNOWN, Decision.UNKNOWN, Decision.UNKNOWN),
-    *((failure, (B,), Decision.CUT, Decision.CUT, Decision.CUT) for failure in Failure),
+    # failure, phases, what becomes of a safe one, an unsafe one, and the same where the body is gone
+    (Failure.REFUSED, (N, P, W), AGAIN, AGAIN, NOT_DONE, NOT_DONE),
+    (Failure.UNREAD, (N, P, W), AGAIN, AGAIN, NOT_DONE, NOT_DONE),
+    (Failure.RESET, (N, P), AGAIN, AGAIN, NOT_DONE, NOT_DONE),
+    (Failure.RESET, (W,), AGAIN, UNKNOWN, UNKNOWN, UNKNOWN),
+    (Failure.NOT_TAKEN, (N, P, W), AGAIN, PASS, PASS, PASS),
+    (Failure.LOST, (N, P, W), AGAIN, UNKNOWN, PASS, UNKNOWN),
+    (Failure.CRASHED, (N, P, W), AGAIN, UNKNOWN, PASS, UNKNOWN),
+    (Failure.BAD_ANSWER, (N, P), NOT_DONE, NOT_DONE, NOT_DONE, NOT_DONE),
+    (Failure.BAD_ANSWER, (W,), UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN),
+    (Failure.SILENT, (N, P), NOT_DONE, NOT_DONE, NOT_DONE, NOT_DONE),
+    (Failure.SILENT, (W,), UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN),
+    *((failure, (B,), CUT, CUT, CUT, CUT) for failure in Failure),
 ]
 
 
 def test_the_whole_policy() -> None:
     rows = {(failure, phase): row for failure, phases, *row in TABLE for phase in phases}
     assert rows.keys() == set(itertools.product(Failure, Phase))
-    for (failure, phase), (safe, unsafe, gone) in rows.items():
-        if failure is Failure.UNAVAILABLE and phase is not B:
-            unsafe = Decision.PASS
+    for (failure, phase), (safe, unsafe, safe_gone, unsafe_gone) in rows.items():
         for kept in HAVE:
             assert may_resend(SAFE, phase, failure, kept) is safe, (failure, phase, kept)
             assert may_resend(UNSAFE, phase, failure, kept) is unsafe, (failure, phase, kept)
-        for operation in (SAFE, UNSAFE):
+            # A run is made by one transaction, committed last.
+            run = AGAIN if failure is Failure.NOT_TAKEN and phase is not B else unsafe
+            assert may_resend(RUN, phase, failure, kept) is run, (failure, phase, kept)
+        for operation, gone in ((SAFE, safe_gone), (UNSAFE, unsafe_gone), (RUN, unsafe_gone)):
             assert may_resend(operation, phase, failure, Kept.GONE) is gone, (failure, phase)
-            assert given_up(phase, failure) is gone, (failure, phase)
+            assert given_up(operation, phase, failure) is gone, (failure, phase)
+
+
+@pytest.mark.parametrize(
+    ("message", "failure"),
+    [
+        ('(psycopg.OperationalError) connection failed: connection to server at "x" failed', "NOT_TAKEN"),
+        ('(psycopg2.OperationalError) connection to server at "x", port 5432 failed', "NOT_TAKEN"),
+        ("(psycopg.errors.DeadlockDetected) deadlock detected", "NOT_TAKEN"),
+        ("(sqlite3.OperationalError) database is locked", "NOT_TAKEN"),
+        ('(pymysql.err.OperationalError) (2003, "Can\'t connect to MySQL server")', "NOT_TAKEN"),
+        ("(pymysql.err.OperationalError) (1213, 'Deadlock found')", "NOT_TAKEN"),
+        ("(psycopg.OperationalError) consuming input failed: server closed the connection", "LOST"),
+        ("(psycopg2.OperationalError) server closed the connection unexpectedly", "LOST"),
+        ("(pymysql.err.OperationalError) (2013, 'Lost connection to MySQL server during query')", "LOST"),
+        ("(MySQLdb.OperationalError) (2006, 'Server has gone away')", "LOST"),
+        ("(pyodbc.OperationalError) ('08S01', 'Communication link failure')", "LOST"),
+    ],
+)
+def test_what_the_databases_drivers_say(message: str, failure: str) -> None:
+    said = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": message}).encode()
+    assert failure_of(503, said) is Failure[failure]
+    assert failure_of(500, said) is None
+    assert failure_of(503, said.replace(b"TEMPORARILY", b"FOR_EVER")) is None
 
 
 # What breaks off before it is answered.
@@ -238,10 +270,38 @@ def test_mlflows_last_word_passes_where_the_database_stays_away(rig: Rig) -> Non
     until(rig.at_rest)
 
 
-def test_a_create_is_not_asked_for_again_though_the_database_is_away(rig: Rig) -> None:
-    target = one(CREATE_RUN, away=1)
+@pytest.mark.parametrize("path", [CREATE, CREATE_RUN])
+def test_a_run_that_the_database_certainly_did_not_take_is_made_when_it_is_back(rig: Rig, path: str) -> None:
+    target = one(path, away=2)
+    assert rig.ask("POST", target, body=b"{}").status == 200
+    assert len(rig.events("head", target=target)) == 3
+
+
+def test_of_what_may_do_more_than_one_thing_mlflows_503_passes(rig: Rig) -> None:
+    target = one(CREATE_VERSION, away=1)
     assert rig.ask("POST", target, body=b"{}").status == 503
     assert len(rig.events("head", target=target)) == 1
+
+
+@pytest.mark.parametrize("how", ["dropped", "crash"])
+def test_where_the_database_is_lost_on_the_way_only_what_may_be_is_asked_again(rig: Rig, how: str) -> None:
+    first: dict[str, Any] = {how: 2}
+    target = one(LOG, **first)
+    assert rig.ask("POST", target, body=b"{}").status == 200
+    assert len(rig.events("head", target=target)) == 3
+    for path in (CREATE_RUN, CREATE_VERSION):
+        target = one(path, **(first | {how: 1}))
+        answer = rig.ask("POST", target, body=b"{}")
+        assert (answer.status, answer.json()["error_code"]) == (409, "ABORTED")
+        assert "may have acted" in answer.json()["message"]
+        assert len(rig.events("head", target=target)) == 1
+
+
+def test_a_defect_of_mlflows_is_asked_three_times_and_passes(rig: Rig) -> None:
+    target = one(FLASK, crash=100)
+    answer = rig.ask("GET", target)
+    assert (answer.status, b"<title>500 Internal" in answer.body) == (500, True)
+    assert len(rig.events("head", target=target)) == 3
 
 
 def test_another_503_of_mlflows_passes(rig: Rig) -> None:

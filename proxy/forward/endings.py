@@ -34,22 +34,24 @@ def client_stalled() -> Refused:
     )
 
 
+_WHAT = {
+    "stalled": "MLflow did not answer in time (PROXY_ANSWER_TIMEOUT)",
+    "bad_answer": "MLflow's answer was not HTTP",
+    "failed": "MLflow failed on the way, or its database did",
+}
+
+
 def given_up(operation: Operation, decision: Decision, why: str, limit: int) -> Refused:
-    """The answer where MLflow gave none; `why` is the reason, of exchange.ERRORS, and `limit` the
-    PROXY_RESEND_BODY_LIMIT in force.
+    """The answer where MLflow gave none, or none that tells what it did.
+
+    `why` is the reason, of exchange.ERRORS, and `limit` the PROXY_RESEND_BODY_LIMIT in force.
 
     503 and Retry-After only where MLflow has certainly not acted. MLflow's client repeats every POST that is
     answered with 408, 429, 500, 502, 503 or 504 (mlflow/utils/request_utils.py), so what may have been done
     and must not be done twice gets none of those.
     """
     silent = why == "stalled"
-    what = (
-        "MLflow did not answer in time (PROXY_ANSWER_TIMEOUT)"
-        if silent
-        else "MLflow's answer was not HTTP"
-        if why == "bad_answer"
-        else "MLflow ended the connection before it answered"
-    )
+    what = _WHAT.get(why, "MLflow ended the connection before it answered")
     if decision is Decision.NOT_DONE and not silent and why != "bad_answer":
         return Refused(
             503,

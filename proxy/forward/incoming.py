@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from proxy import headers as header_rules
+from proxy.forward.answers import failure_of
 from proxy.forward.clock import Clock
 from proxy.forward.downloads import Download, download_of
+from proxy.forward.resending import Failure
 from proxy.http1 import Broken, Connection, Headers
 from proxy.operations import Operation
 from proxy.server_info import without_direct_artifacts
@@ -26,10 +26,11 @@ at most; server-info is some 300 bytes."""
 
 
 class Unavailable(Exception):
-    """MLflow's own answer that its database is away; it was read to its end and not passed on."""
+    """MLflow's own answer that something failed; it was read to its end and not passed on."""
 
-    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+    def __init__(self, failure: Failure, status: int, headers: Headers, body: bytes) -> None:
         super().__init__(status)
+        self.failure = failure
         self.status = status
         self.headers = headers
         self.body = body
@@ -104,11 +105,13 @@ class Incoming:
             await self._rewritten(connection, answer_headers)
             return
         pieces: list[bytes] = []
-        if operation.again and (status == 503 or (operation.answer == "plain" and not connection.complete)):
+        if status in (500, 503) or (
+            operation.again and operation.answer == "plain" and not connection.complete
+        ):
             pieces = await self._kept_back(connection)
-            if status == 503 and connection.complete and _database_is_away(pieces):
+            if status >= 500 and connection.complete and (failure := failure_of(status, b"".join(pieces))):
                 self._ends(connection)
-                raise Unavailable(status, answer_headers, b"".join(pieces))
+                raise Unavailable(failure, status, answer_headers, b"".join(pieces))
         self._download = download_of(self._method, status, connection.headers)
         await self._begin(status, answer_headers)
         await self._pass_on(connection, pieces)
@@ -192,12 +195,3 @@ class Incoming:
             return  # read to its end and thrown away: MLflow's thread is busy until then
         self._clock.client()
         await self._send(message)
-
-
-def _database_is_away(pieces: list[bytes]) -> bool:
-    """Whether a 503 is MLflow's word for that (mlflow/store/db/utils.py makes it of an OperationalError)."""
-    try:
-        said = orjson.loads(b"".join(pieces))
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(said, dict) and said.get("error_code") == "TEMPORARILY_UNAVAILABLE"

@@ -9,6 +9,8 @@ from proxy.operations import Operation
 TRIES = 4
 """How often a request is sent at most, where its connection breaks: one that ends MLflow itself must not do
 that for ever."""
+CRASHES = 3
+"""How often MLflow is asked at most where it answers that it crashed: that may be a defect of its."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 """Seconds before MLflow, whose database is away, is asked again: doubled each time."""
 
@@ -28,7 +30,9 @@ class Failure(enum.Enum):
     REFUSED = "MLflow took no connection"
     UNREAD = "the connection broke, and MLflow had not read the request to its end"
     RESET = "the connection broke"
-    UNAVAILABLE = "MLflow answered that its database is away"
+    NOT_TAKEN = "MLflow answered that its database did not take it"
+    LOST = "MLflow answered that the connection to its database broke"
+    CRASHED = "MLflow answered with an error that none of its handlers knew"
     BAD_ANSWER = "what came was no HTTP"
     SILENT = "no answer came in time"
 
@@ -64,20 +68,25 @@ def may_resend(operation: Operation, phase: Phase, failure: Failure, body: Kept)
     if body is not Kept.GONE:
         if failure in _NEVER_HAD_IT or (failure is Failure.RESET and phase is not Phase.WHOLE):
             return Decision.AGAIN
-        if operation.again and failure in (Failure.RESET, Failure.UNAVAILABLE):
+        if operation.again and (failure is Failure.RESET or failure in ANSWERED):
             return Decision.AGAIN
-    return given_up(phase, failure)
+        if operation.commits_last and failure is Failure.NOT_TAKEN:
+            return Decision.AGAIN
+    return given_up(operation, phase, failure)
 
 
-def given_up(phase: Phase, failure: Failure) -> Decision:
+def given_up(operation: Operation, phase: Phase, failure: Failure) -> Decision:
     """The same where no time, or no try, is left."""
     if phase is Phase.BEGUN:
         return Decision.CUT
-    if failure is Failure.UNAVAILABLE:
-        return Decision.PASS
+    if failure in ANSWERED:
+        # MLflow's client repeats what is answered with 500 or 503.
+        return Decision.PASS if operation.again or failure is Failure.NOT_TAKEN else Decision.UNKNOWN
     if failure in _NEVER_HAD_IT or phase is not Phase.WHOLE:
         return Decision.NOT_DONE
     return Decision.UNKNOWN
 
 
+ANSWERED = (Failure.NOT_TAKEN, Failure.LOST, Failure.CRASHED)
+"""Those that MLflow tells itself, of a request that it has read."""
 _NEVER_HAD_IT = (Failure.REFUSED, Failure.UNREAD)

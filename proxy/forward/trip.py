@@ -17,6 +17,7 @@ from proxy.forward.endings import ClientGone, CutShort
 from proxy.forward.incoming import Incoming, Unavailable
 from proxy.forward.outgoing import Outgoing
 from proxy.forward.resending import (
+    CRASHES,
     FIRST_PAUSE,
     LONGEST_PAUSE,
     TRIES,
@@ -52,6 +53,7 @@ class Trip:
         "_breaks",
         "_clock",
         "_connection",
+        "_crashes",
         "_exchange",
         "_forwarder",
         "_incoming",
@@ -86,7 +88,7 @@ class Trip:
         """What failed the last time that it was sent."""
         self._since = 0.0
         """Loop time from which on it waits: since its body was there, or since something failed first."""
-        self._breaks = 0
+        self._breaks = self._crashes = 0
         self._may_have_acted = False
         self._pause = FIRST_PAUSE
 
@@ -107,7 +109,7 @@ class Trip:
             except Refused:
                 # Too long a wait, or too many that wait.
                 if isinstance(self._last, Unavailable):
-                    await self._incoming.say(self._last.status, self._last.headers, self._last.body)
+                    await self._say(self._last)
                     break
                 if self._may_have_acted or self._incoming.begun:
                     self.fail("reset")
@@ -206,20 +208,32 @@ class Trip:
         """Whether MLflow is to be asked again; else its answer has been passed on."""
         await self._broken_off()
         self._failed(answer)
-        if self._decision(Failure.UNAVAILABLE) is Decision.AGAIN and await self._forwarder.hold.pause(
-            self._since, self._pause
+        crashed = answer.failure is Failure.CRASHED
+        self._crashes += crashed
+        decision = self._decision(answer.failure)
+        if (
+            decision is Decision.AGAIN
+            and self._crashes < CRASHES
+            and await self._forwarder.hold.pause(self._since, self._pause)
         ):
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            self._note("unavailable")
+            self._note("crashed" if crashed else "unavailable")
             return True
-        await self._incoming.say(answer.status, answer.headers, answer.body)
+        await self._say(answer)
         return False
+
+    async def _say(self, answer: Unavailable) -> None:
+        """Pass MLflow's last word on, unless its client would repeat what may have been done."""
+        if given_up(self._operation, self._body.phase, answer.failure) is Decision.UNKNOWN:
+            self.fail("failed")
+        await self._incoming.say(answer.status, answer.headers, answer.body)
 
     def _failed(self, what: Failure | Unavailable) -> None:
         if self._last is None:
             self._since = self._loop.time()
         self._last = what
-        if what is not Failure.UNREAD and self._body.phase is Phase.WHOLE:
+        of = what.failure if isinstance(what, Unavailable) else what
+        if of is not Failure.UNREAD and of is not Failure.NOT_TAKEN and self._body.phase is Phase.WHOLE:
             self._may_have_acted = True
 
     def _decision(self, failure: Failure) -> Decision:
@@ -273,7 +287,8 @@ class Trip:
             decision = Decision.UNKNOWN
         else:
             failure = self._last if isinstance(self._last, Failure) else Failure.SILENT
-            decision = given_up(self._body.phase, Failure.SILENT if why == "stalled" else failure)
+            failure = Failure.SILENT if why == "stalled" else failure
+            decision = given_up(self._operation, self._body.phase, failure)
         raise endings.given_up(self._operation, decision, why, self._forwarder.spool.each)
 
 
