@@ -118,7 +118,7 @@ class Proxy(Arrangement):
 
     def ready(self) -> bool:
         if self.process.poll() is not None:
-            sys.exit((self.folder / "log").read_text())
+            sys.exit((self.folder / "log").read_text()[-3000:])
         return _answers(f"{self.url}/readyz")
 
     def mlflow(self) -> dict[int, str]:

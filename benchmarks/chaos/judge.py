@@ -50,8 +50,8 @@ class Verdict:
 
 def kind(line: dict[str, Any]) -> str:
     """Of a failed call: `told` where the client was told that it may have been done and must not be repeated
-    blindly, `create` where a run was to be created otherwise, `stream` where an upload is too large to be kept
-    for another try, else `other`.
+    blindly, `create` where a run was to be created otherwise, `stream` where an upload is too large to be
+    kept for another try, else `other`.
     """
     if UNSAFE in line["error"]:
         return "told"
