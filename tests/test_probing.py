@@ -145,12 +145,17 @@ def test_a_socket_that_nobody_accepts_on_is_noticed(tmp_path: Path) -> None:
 def test_a_worker_that_hangs_while_others_answer_is_noticed(tmp_path: Path) -> None:
     async def run() -> None:
         async with looking(tmp_path, 3) as (workers, looks):
+            async with asyncio.timeout(5):
+                while looks.probe.workers != set(workers.pids):
+                    await looks.until(None)
             for _ in range(10):
                 await looks.until(None)
+                assert looks.probe.workers == set(workers.pids), "the only line to a worker is kept"
             os.kill(workers.pids[1], signal.SIGSTOP)
             problem = await looks.until("worker", 3)
             assert problem is not None
-            assert problem.text.startswith("one of MLflow's 3 processes has answered nothing")
+            named = f"one of MLflow's 3 workers (process {workers.pids[1]}) has answered nothing"
+            assert problem.text.startswith(named)
             await looks.until("worker", 1)
             os.kill(workers.pids[1], signal.SIGCONT)
             await looks.until(None, 2)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from proxy import guard
 from proxy.http1 import Broken, Connection, Pool
+from proxy.mlflow_server.peers import holder
 from proxy.mlflow_server.readiness import PATIENCE, QUESTION, answers
 
 PROBLEMS = frozenset({"away", "frozen", "silent", "worker", "refused", "failed"})
@@ -24,7 +27,7 @@ STUCK = frozenset({"frozen", "silent", "worker"})
 
 LINES_A_WORKER = 3
 """Connections asked on, for each worker process where there are several. Which of them takes a connection is
-chance: each has one of these after a few rounds, and keeps it when it takes no new ones any more."""
+chance, and one that hangs may take none any more: so each is to have one beforehand, and it is kept."""
 FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 """Seconds before a stuck MLflow is replaced once more; doubled each time."""
 
@@ -66,6 +69,11 @@ class Probe:
     def stuck_for(self) -> float:
         """Seconds for which nothing but what is in STUCK was found; 0 where it is not."""
         return 0.0 if self._stuck_since is None else time.monotonic() - self._stuck_since
+
+    @property
+    def workers(self) -> set[int]:
+        """The worker processes that are asked, where there are several and Linux tells which."""
+        return {line.worker for line in self._lines if line.worker is not None}
 
     async def looks(self) -> AsyncGenerator[Problem | None, None]:
         """What is wrong, after each round, for ever; to be closed with ``aclose``."""
@@ -117,27 +125,39 @@ class Probe:
         if worst != 200:
             return Problem("failed", f"a call that reaches {self._database} was answered with {worst}")
         if silent:
-            text = f"one of MLflow's {self._workers} processes has answered nothing within {seconds:g} s"
+            who = {line.worker for line in silent} - {line.worker for line in self._lines if line.answered}
+            pids = sorted(pid for pid in who if pid is not None)
+            name = f" (process {', '.join(map(str, pids))})" if pids else ""
+            text = f"one of MLflow's {self._workers} workers{name} has answered nothing within {seconds:g} s"
             return Problem("worker", f"{text}, while others do")
         return None
 
     def _renew(self) -> None:
-        """One connection is a new one in each round, so that it is seen whether MLflow takes any."""
+        """One connection is a new one in each round, so that it is seen whether MLflow takes any. Where a
+        worker has but one, that is kept."""
         if len(self._lines) >= self._most:
-            old = next((line for line in self._lines if line.answered), None)
+            has = Counter(line.worker for line in self._lines)
+            idle = [line for line in self._lines if line.answered]
+            old = next((line for line in idle if line.worker is None or has[line.worker] > 1), None)
+            if self._most == 1:
+                old = next(iter(idle), None)
             if old is None:
                 return
             self._lines.remove(old)
             old.close()
         while len(self._lines) < self._most:
-            self._lines.append(_Line(self._socket))
+            self._lines.append(_Line(self._socket, one_of_many=self._workers > 1))
 
 
 class _Line:
     """One connection, and the question that is under way on it."""
 
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, *, one_of_many: bool) -> None:
+        self.worker: int | None = None
+        """The process that answers here, where that is asked for and can be known."""
         self._pool = Pool(socket)
+        self._one_of_many = one_of_many
+        self._connection: Connection | None = None
         self._task: asyncio.Task[int] | None = None
         self._asked = 0.0
         self.took = 0.0
@@ -168,6 +188,9 @@ class _Line:
                     connection = await self._pool.acquire()
                     try:
                         status = await _answer(connection)
+                        if connection is not self._connection:
+                            self._connection = connection
+                            await self._find_worker(connection)
                     except BaseException:
                         connection.close()
                         raise
@@ -181,6 +204,11 @@ class _Line:
             return status
         return 0
 
+    async def _find_worker(self, connection: Connection) -> None:
+        if self._one_of_many and connection.transport is not None:
+            ours = connection.transport.get_extra_info("socket")
+            self.worker = await asyncio.to_thread(_child_at, ours.fileno())
+
     def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -193,6 +221,11 @@ async def _answer(connection: Connection) -> int:
     while await connection.piece():
         pass
     return connection.status
+
+
+def _child_at(connection: int) -> int | None:
+    """The process of those that we started, at the other end of the connection with that descriptor."""
+    return holder(connection, guard.descendants(os.getpid()))
 
 
 class Replacing:
