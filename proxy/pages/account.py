@@ -171,6 +171,7 @@ class AccountPage:
         identity = identity_of(scope)
         assert identity is not None
         admin = identity.role >= Role.ADMIN
+        everyone = everyone and admin
         here, now = self._current(scope), time.time()
         why_not = self._may_manage(identity)
         mine: list[Session] = []
@@ -181,9 +182,9 @@ class AccountPage:
             try:
                 if self._sessions is not None:
                     mine = _lately_used(await self._sessions.list_for(identity.user))
-                    others = _lately_used(await self._sessions.list_all()) if admin and everyone else []
+                    others = _lately_used(await self._sessions.list_all()) if everyone else []
                 tokens = list(await self._tokens.list_for(identity))
-                all_tokens = list(await self._tokens.list_all()) if admin and everyone else []
+                all_tokens = list(await self._tokens.list_all()) if everyone else []
             except Refused:
                 # Where the database is away, what was typed is still to be kept.
                 if refused is None:
@@ -205,7 +206,7 @@ class AccountPage:
             signed_in=here is not None,
             why_not=why_not,
             admin=admin,
-            everyone=admin and everyone,
+            everyone=everyone,
             tokens=None if tokens is None else listed(tokens, now),
             all_tokens=listed(all_tokens[:SHOWN], now),
             tokens_left_out=max(0, len(all_tokens) - SHOWN),
