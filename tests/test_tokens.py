@@ -23,7 +23,7 @@ from proxy.auth.oidc.failures import ProviderError
 from proxy.auth.refusals import Refusal
 from proxy.auth.session import Sessions, cookie_secrets
 from proxy.auth.tokens import may_manage
-from proxy.auth.tokens.format import checked, digest, looks_like, made
+from proxy.auth.tokens.format import checked, digest, in_password, looks_like, made
 from proxy.auth.tokens.in_use import POLL_SECONDS
 from proxy.auth.tokens.people import People
 from proxy.auth.verified import Verified, reserved_name
@@ -130,6 +130,14 @@ def test_what_is_no_whole_token_is_none(token: bytes) -> None:
     assert checked(token) is None
     assert checked(made("person").encode() + b"\n") is None
     assert checked(made("person").encode().replace(b"mlfpat_", b"MLFPAT_")) is None
+
+
+def test_a_token_is_found_where_a_service_account_s_user_name_has_cut_it() -> None:
+    secret = made("service").encode()
+    assert in_password(secret) == secret
+    assert in_password(b"ci:" + secret) == secret  # of service:ci, by RFC 7617
+    for password in (b"", b"ci:", b"a password", secret + b":", b"x" + secret):
+        assert in_password(password) is None
 
 
 # ---- What they open ----
