@@ -73,11 +73,13 @@ def exchange(
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of one file that are JSON."""
+    """The lines of one file that look like ours; none where there is no file."""
     found = []
-    for line in path.read_bytes().split(b"\n")[:-1]:
+    for line in (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+            said = json.loads(line)
+            if isinstance(said, dict) and "hmac" in said:
+                found.append(said)
     return found
 
 
