@@ -14,10 +14,13 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fake_provider
 import pytest
+import session_site
 from audit_site import (
     RUN,
     all_lines,
@@ -30,6 +33,7 @@ from audit_site import (
     whole,
     write,
 )
+from sign_in_service import PASSWORD, Browser, serving, settings_for
 
 from proxy.audit import EVENTS, NO_AUDIT, OUTCOMES
 from proxy.audit import writer as writers
@@ -44,10 +48,12 @@ from proxy.audit.reading import files_of
 from proxy.audit.repeats import Repeats
 from proxy.audit.writer import Writer
 from proxy.auth import passwords
+from proxy.auth.session import Sessions, cookie_secrets
 from proxy.auth.users import UsersFile
 from proxy.errors import UserError
 from proxy.identity import Identity, Role
 from proxy.operations import OPERATIONS
+from proxy.settings import Settings
 from proxy.store import Store
 from proxy.store import audit as rows
 
@@ -367,6 +373,7 @@ def test_killed_at_any_moment_the_chain_goes_on_whole(tmp_path: Path) -> None:
 
 FULL_DISK = """
 import asyncio, resource, signal, sys
+from dataclasses import replace
 from pathlib import Path
 from audit_site import *
 given = settings(Path(sys.argv[1]))
@@ -660,6 +667,109 @@ def test_changes_of_the_users_file_are_told(tmp_path: Path) -> None:
         ("user_added", "dan", by | {"role": "editor"}),
     ]
     assert "argon2" not in audit_file(given).read_text()
+
+
+def _told(given: Settings, *names: str) -> list[tuple[Any, ...]]:
+    """Event, user, target's user, way and reason of the lines with these events."""
+    return [
+        (
+            line["event"],
+            line["user"],
+            line["target"].get("user"),
+            line["details"].get("way") or line["details"].get("by"),
+            line["details"].get("reason"),
+        )
+        for line in all_lines(given)
+        if line["event"] in names
+    ]
+
+
+def test_signing_in_and_out_is_told_by_either_way(tmp_path: Path) -> None:
+    with (
+        fake_provider.running() as provider,
+        serving(settings_for(provider.issuer, tmp_path, username="root")) as service,
+    ):
+        browser = Browser()
+        browser.sign_in(service)
+        (session,) = service.call(service.sessions.list_all())
+        browser.post(f"{service.url}/oauth2/sign_out", {}, {"Origin": service.url})
+        form = {"username": "root", "password": PASSWORD}
+        browser.post(f"{service.url}/oauth2/sign_in", form, {"Origin": service.url})
+    assert _told(service.settings, "sign_in", "sign_out") == [
+        ("sign_in", "ada@example.com", None, "identity provider", None),
+        ("sign_out", "ada@example.com", None, None, None),
+        ("sign_in", "root", None, "password", None),
+    ]
+    began = next(line for line in all_lines(service.settings) if line["event"] == "sign_in")
+    assert (began["session"], began["client"]) == (session.id, "127.0.0.1")
+
+
+def test_who_is_not_let_in_is_told_and_what_was_typed_is_not(tmp_path: Path) -> None:
+    rules = {"username": "root", "allowed_groups": ("nobody-is-in-this-group",)}
+    with (
+        fake_provider.running() as provider,
+        serving(settings_for(provider.issuer, tmp_path, **rules)) as service,
+    ):
+        browser = Browser()
+        browser.sign_in(service)
+        for name in ("root", "my-secret-in-the-wrong-field"):
+            form = {"username": name, "password": "another-secret"}
+            browser.post(f"{service.url}/oauth2/sign_in", form, {"Origin": service.url})
+        browser.get(f"{service.url}/oauth2/callback?code=x&state=y")
+    assert _told(service.settings, "sign_in", "sign_in_refused") == [
+        ("sign_in_refused", None, "ada@example.com", "identity provider", "not_admitted"),
+        ("sign_in_refused", None, "root", "password", "unauthenticated"),
+        ("sign_in_refused", None, None, "identity provider", "bad_state"),
+        # The second wrong password, told of with those that repeat.
+        ("sign_in_refused", None, None, "password", "unauthenticated"),
+    ]
+    assert "secret" not in audit_file(service.settings).read_text()
+
+
+def test_sessions_that_others_end_are_told(tmp_path: Path) -> None:
+    with fake_provider.running() as provider, serving(settings_for(provider.issuer, tmp_path)) as service:
+        browser = Browser()
+        for _ in range(2):
+            browser.jar.clear()
+            browser.sign_in(service)
+        first, second = service.call(service.sessions.list_all())
+        service.call(service.sessions.end(first.id, "root"))
+        ended = service.sessions.log_out(second.issuer, fake_provider.SUBJECT, None, "t1", time.time() + 60)
+        assert service.call(ended) == 1
+    assert _told(service.settings, "session_ended") == [
+        ("session_ended", "root", "ada@example.com", None, None),
+        ("session_ended", None, "ada@example.com", "the identity provider", None),
+    ]
+
+
+def test_a_role_that_the_provider_changes_is_told(tmp_path: Path) -> None:
+    given = session_site.settings(tmp_path, session_refresh=1.0)
+
+    async def refresh() -> None:
+        async with running(given) as log:
+            provider = session_site.ObedientProvider()
+            replica = session_site.Replica(given, provider)
+            secrets = cookie_secrets(given)
+            replica.sessions = Sessions(
+                given, replica.store, provider, session_site.roles, lambda *_: None, secrets, log
+            )
+            browser = session_site.Browser()
+            await browser.sign_in(replica)
+            provider.claims = replace(session_site.ADA, groups=("viewers",))
+            await asyncio.sleep(1.1)
+            await replica.ask(browser.header, browser)
+            provider.mode = "refuses"
+            await asyncio.sleep(1.1)
+            await replica.ask(browser.header, browser)
+            replica.store.close()
+
+    asyncio.run(refresh())
+    changed, ended = (line for line in all_lines(given) if line["event"] in ("role_changed", "session_ended"))
+    assert (changed["target"], changed["details"]) == (
+        {"user": "ada@example.com"},
+        {"before": "admin", "after": "viewer"},
+    )
+    assert ended["details"] == {"by": "the identity provider (denied)"}
 
 
 def test_the_document_explains_every_event_outcome_and_field() -> None:
