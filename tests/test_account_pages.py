@@ -275,7 +275,9 @@ def test_anothers_token_is_as_one_that_there_is_not_but_for_an_admin(site: Accou
     assert refusals[:2] == refusals[2:]
     assert isinstance(site.who(secret), Identity)
     site.identity = ROOT
-    assert which in site.get("/-/account?everyone")
+    text = site.get("/-/account?everyone")
+    assert which in text
+    assert "Nobody has one." not in text
     assert which not in site.get()
     answer, _ = site.post("tokens/revoke", token=which, back="everyone")
     assert answer.getheader("location") == "/-/account?revoked&everyone"
@@ -315,6 +317,7 @@ def test_without_an_identity_provider_there_are_tokens_and_no_sessions(tmp_path:
         site.identity = ROOT
         text = site.get("/-/account?everyone")
         assert "Your tokens" in text
+        assert "Nobody has one." in text
         assert "a user name and password with each request" in text
         assert "session" not in text.partition("<body>")[2]
         assert site.post("end", session="a" * 8)[0].status == 303

@@ -32,7 +32,7 @@ from proxy.pages.wording import device, moment, span
 
 _PAGE = Page("account.html", forms=True)
 SHOWN = 200
-"""How many of everybody's sessions, and of everybody's tokens, a page shows: the lately used first."""
+"""How many of everybody's sessions a page shows, the lately used first, and of everybody's tokens."""
 
 
 class Session(Protocol):
