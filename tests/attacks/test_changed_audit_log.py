@@ -8,11 +8,16 @@ import hmac
 import json
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import wire
+from attacked import PASSWORDS, Target
 from audit_site import (
     ADA,
     all_lines,
@@ -453,3 +458,65 @@ def test_a_deletion_is_never_counted_away(tmp_path: Path) -> None:
 
     asyncio.run(life())
     assert events(given).count("deletion") == 300
+
+
+# ---- the service as it is wired ----
+
+
+def _verified(target: Target, *files: Path) -> subprocess.CompletedProcess[str]:
+    """`mlflow-proxy audit verify` beside the running service."""
+    return subprocess.run(
+        [sys.executable, "-m", "proxy", "audit", "verify", *map(str, files)],
+        cwd=target.service.folder,
+        env=dict(target.service.environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def _line(target: Target, answer: wire.Answer) -> dict[str, Any]:
+    """What the audit log says of a request."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in lines(target.service.data / "audit" / "audit.jsonl"):
+            if line["request_id"] == answer.request_id:
+                return line
+        time.sleep(0.05)
+    raise AssertionError("no line")
+
+
+def test_the_service_tells_of_deletions_and_refusals_and_a_line_cut_out_is_found(
+    target: Target, tmp_path: Path
+) -> None:
+    made = target.post("edda", "/api/2.0/mlflow/runs/create", {"experiment_id": target.experiment})
+    run = made.json()["run"]["info"]["run_id"]
+    no = target.post("vera", "/api/2.0/mlflow/runs/delete", {"run_id": run})
+    gone = target.post("edda", "/api/2.0/mlflow/runs/delete", {"run_id": run})
+    again = target.post("edda", "/api/2.0/mlflow/runs/delete", {"run_id": "0" * 32})
+    nobody = wire.ask(target.service, "GET", "/", wire.basic("edda", "not-her-password"))
+    assert [answer.status for answer in (no, gone, again, nobody)] == [403, 200, 404, 401]
+    said = [_line(target, answer) for answer in (no, gone, again, nobody)]
+    assert [(line["event"], line["outcome"], line["user"], line["operation"]) for line in said] == [
+        ("refused", "refused", "vera", "delete-run"),
+        ("deletion", "success", "edda", "delete-run"),
+        ("deletion", "failed", "edda", "delete-run"),
+        ("refused", "refused", None, "ui"),
+    ]
+    assert said[1]["target"]["run_id"] == run
+    assert said[3]["details"]["reason"] == "unauthenticated"
+    whole_log = target.service.data / "audit" / "audit.jsonl"
+    written = whole_log.read_text()
+    for secret in (*PASSWORDS.values(), "not-her-password"):
+        assert secret not in written
+    time.sleep(1.5)  # until the database knows
+    right = _verified(target)
+    assert (right.returncode, right.stderr) == (0, "")
+    assert "lines: as they were written" in right.stdout
+    held = whole_log.read_bytes().splitlines(keepends=True)
+    cut = next(index for index, line in enumerate(held) if run.encode() in line)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(held[:cut] + held[cut + 1 :]))
+    wrong = _verified(target, tmp_path / "audit.jsonl")
+    assert wrong.returncode == 3
+    assert f"{tmp_path / 'audit.jsonl'} line {cut + 1}: missing: line {cut + 1} is" in wrong.stdout
+    assert "NOT as they were written" in wrong.stdout
