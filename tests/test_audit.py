@@ -26,6 +26,7 @@ from audit_site import (
     all_lines,
     events,
     exchange,
+    kinds,
     lines,
     running,
     settings,
@@ -33,6 +34,8 @@ from audit_site import (
     whole,
     write,
 )
+from end_to_end.databases import PostgreSQL, database
+from programs import needs
 from sign_in_service import PASSWORD, Browser, serving, settings_for
 
 from proxy.audit import EVENTS, NO_AUDIT, OUTCOMES
@@ -543,6 +546,65 @@ def test_a_database_that_is_away_holds_up_no_line(tmp_path: Path) -> None:
 
     asyncio.run(away())
     whole(given)
+
+
+@needs(*PostgreSQL.programs)
+def test_replicas_over_one_database_go_on_without_it_and_are_verified_together(tmp_path: Path) -> None:
+    with database(PostgreSQL) as server:
+        folders = [tmp_path / "one", tmp_path / "two"]
+        for folder in folders:
+            folder.mkdir()
+        # As from a secret store; one key for all.
+        more = {"database_url": server.uri(), "audit_key": "0123456789abcdef" * 4}
+        replicas = [settings(folder, **more) for folder in folders]
+
+        async def outage() -> None:
+            async with running(replicas[0]) as one, running(replicas[1]) as two:
+                for log in (one, two):
+                    log.record("deletion", user="before")
+                await asyncio.sleep(1.2)
+                await asyncio.to_thread(server.stop)
+                for log, given in ((one, replicas[0]), (two, replicas[1])):
+                    began = time.monotonic()
+                    log.record("deletion", user="meanwhile")
+                    await until(lambda: events(given).count("deletion") == 2)  # noqa: B023
+                    assert time.monotonic() - began < 1.0
+                await asyncio.sleep(2.0)
+                await asyncio.to_thread(server.start)
+                await asyncio.sleep(2.5)
+                assert (one.problem, two.problem, one.lost, two.lost) == (None, None, 0, 0)
+
+        asyncio.run(outage())
+        for given in replicas:
+            assert "chain_broken" not in events(given)
+            report = verify_audit(given)
+            assert (report.exit_code, len(report.chains)) == (0, 1)
+            assert any("is not among the files" in note for note in report.notes)
+            assert kinds(verify_audit(given, everything=True)) == ["missing"]
+        collected = [path for given in replicas for path in files_of(audit_file(given))]
+        report = verify_audit(replicas[0], collected, everything=True)
+        assert (report.exit_code, len(report.chains), report.notes) == (0, 2, [])
+
+
+def test_a_query_that_was_given_up_and_carried_out_after_all_is_no_tampering(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+
+    async def late() -> None:
+        async with running(given) as log:
+            store = Store.open(given)
+            for _ in range(30):
+                log.record("deletion")
+                await asyncio.sleep(0.02)
+                task = asyncio.create_task(log._note())
+                await asyncio.sleep(0)
+                task.cancel()  # as by a deadline: the thread goes on
+            log.record("deletion", user="last")
+            await until(lambda: store.run_blocking(rows.every)[0].sequence == 33)
+            assert log.problem is None
+            store.close()
+
+    asyncio.run(late())
+    assert "chain_broken" not in events(given)
 
 
 # ---- keys ----
