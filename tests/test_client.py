@@ -352,7 +352,7 @@ def test_an_answer_that_names_another_provider_is_refused(person: Person, site: 
     assert not person.folder.exists()
 
 
-@pytest.mark.parametrize("way", ["--device", "--no-browser"])
+@pytest.mark.parametrize("way", [pytest.param("--device", marks=pytest.mark.slow), "--no-browser"])
 def test_a_person_who_says_no_is_not_signed_in(person: Person, site: LoginSite, way: str) -> None:
     def browser(url: str) -> None:
         if way == "--device":
@@ -492,6 +492,13 @@ def test_what_is_in_netrc_goes_nowhere(person: Person) -> None:
     with bare_server() as (url, seen):
         person.refused("login", url)
     assert seen == [("/-/login.json", None)]
+
+
+def test_what_is_not_encrypted_goes_through_no_proxy(person: Person, passwords_site: LoginSite) -> None:
+    with bare_server() as (url, seen):
+        login = ("login", passwords_site.url, "--username", USER)
+        person.done(*login, typed=PASSWORD, HTTP_PROXY=url, http_proxy=url, ALL_PROXY=url)
+    assert seen == []
 
 
 def test_options_that_exclude_each_other_are_said(person: Person) -> None:
@@ -683,6 +690,7 @@ def test_a_provider_that_is_away_is_no_matter_while_the_token_counts(
     assert len(set(site.sent)) == 1
 
 
+@pytest.mark.slow
 def test_a_provider_that_comes_back_is_waited_for(
     site: LoginSite, provider: OidcProvider, grant: CredentialsFile
 ) -> None:
