@@ -232,15 +232,15 @@ def test_an_expired_token_is_refused_with_the_day(tmp_path: Path) -> None:
         assert isinstance(verified, Verified)
         assert verified.until == made_.expires
         await asyncio.sleep(1.1)
+        await replica.tokens.look()
+        assert verified.identity is None
+        assert replica.ended == []  # an upload that began in time may end
         message = await replica.why(secret)
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_.expires))
         assert message.startswith(f"The token 'job' of bob has expired on {day}. ")
         assert "https://mlflow.example.com/-/account" in message
         assert "`mlflow-proxy login https://mlflow.example.com`" in message
         assert replica.results[-1] == "token expired"
-        await replica.tokens.look()
-        assert verified.identity is None
-        assert replica.ended == []  # an upload that began in time may end
         assert (await replica.listed())[made_.id].state == "expired"
 
     run(tmp_path, test)
