@@ -50,9 +50,6 @@ def token(site: Wired, user: str, **asked: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["root2", "vera", "service:ci", "x"])
-@pytest.mark.xfail(
-    strict=False, reason="oauth2/routes.py: the form takes whatever Authenticator.verify lets in"
-)
 def test_a_token_signs_nobody_in_by_the_form(site: Wired, name: str) -> None:
     """A session would have the owner's whole role, make tokens, and outlive the token."""
     for asked in ({"read_only": True}, {"role": "viewer"}, {}):
