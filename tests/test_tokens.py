@@ -638,6 +638,18 @@ def test_what_is_over_is_not_renewed(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_renewal_without_an_overlap_ends_the_old_one_at_once(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        secret, old = await replica.make()
+        verified = await replica.ask(secret)
+        await replica.tokens.renew(BOB, old.id, overlap=0.0, exchange=exchange_from())
+        assert isinstance(verified, Verified)
+        assert verified.identity is None
+        assert "use the new one" in await replica.why(secret)
+
+    run(tmp_path, test)
+
+
 # ---- What is known of their use ----
 
 
