@@ -218,6 +218,12 @@ def test_a_token_does_no_more_than_its_owner_may_by_now(tmp_path: Path) -> None:
             assert verified.identity is not None
             assert verified.identity.role == expected
         assert replica.ended == [made_.id]  # an upload goes on with an editor's role, and not with a viewer's
+        whole, _ = await replica.make(ROOT, name="whole")
+        assert (await replica.who(whole)).role == Role.ADMIN
+        replica.roles["root"] = Role.EDITOR
+        await replica.tokens.look()
+        assert (await replica.who(whole)).role == Role.EDITOR
+        assert replica.ended == [made_.id]
 
     run(tmp_path, test)
 
