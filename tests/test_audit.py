@@ -326,9 +326,12 @@ def test_a_rename_between_two_lives_is_followed_too(tmp_path: Path) -> None:
     path = audit_file(given)
     path.rename(path.with_name("audit.jsonl-20260101"))
     write(given, 3)
-    assert lines(path)[0]["sequence"] == 7
+    assert (lines(path)[0]["sequence"], lines(path)[0]["event"]) == (7, "file_started")
+    whole(given)
+    path.with_name("audit.jsonl-20260101").unlink()  # moved away, as somebody's rules have it
     report = verify_audit(given)
-    assert report.findings == []
+    assert (report.exit_code, report.findings) == (0, [])
+    assert re.search(r"begins at 7 here; lines 1 to 6 are elsewhere", report.notes[0])
 
 
 def test_a_line_that_broke_off_is_kept_and_marked_and_the_chain_goes_on(tmp_path: Path) -> None:
