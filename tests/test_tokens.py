@@ -906,9 +906,10 @@ def test_a_person_of_whom_nothing_is_known_is_sent_to_sign_in(tmp_path: Path) ->
         jwt = replace(ADA_SIGNED_IN, method="jwt")
         said = await refused(replica.make(jwt), 403)
         assert "sign in at https://mlflow.example.com/oauth2/sign_in" in said
-        await People(replica.store).vouch(ADA, time.time() - 5)
-        assert await People(replica.store).claims(ADA.issuer, ADA.subject) == replace(ADA, raw={})
-        assert await People(replica.store).claims(ADA.issuer, "other") is None
+        await People(replica.store, 3600).vouch(ADA, time.time() - 5)
+        assert await People(replica.store, 3600).claims(ADA.issuer, ADA.subject) == replace(ADA, raw={})
+        assert await People(replica.store, 4).claims(ADA.issuer, ADA.subject) is None, "said too long ago"
+        assert await People(replica.store, 3600).claims(ADA.issuer, "other") is None
         secret, _ = await replica.make(jwt)
         assert (await replica.who(secret)).user == ADA.user
 

@@ -211,9 +211,10 @@ class Authenticator:
         if self._tokens is not None and (token := self._token_in(credential)) is not None:
             return await self._bearer(self._tokens, token, attempt, exchange)
         if isinstance(credential, basic.Bearer):
-            if self._jwts is not None and credential.token.count(b".") == 2:
-                return await self._bearer(self._jwts, credential.token, attempt, exchange)
-            return self._other_bearer(credential.token, attempt)
+            token, jwts = credential.token, self._jwts
+            if jwts is not None and token.count(b".") == 2 and not self._is_metrics(token):
+                return await self._bearer(jwts, token, attempt, exchange)
+            return self._other_bearer(token, attempt)
         if not self._passwords_count:
             return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         return await self._password(credential, Attempt(network, credential.name, digest))
@@ -251,10 +252,13 @@ class Authenticator:
         self._observe(identity.method, "remembered")
         return identity
 
+    def _is_metrics(self, token: bytes) -> bool:
+        return self._metrics_token is not None and hmac.compare_digest(token, self._metrics_token)
+
     def _other_bearer(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
         if locked := self._limits.refused(attempt):
             return self._locked_out("bearer", locked, "tokens")
-        if self._metrics_token is not None and hmac.compare_digest(token, self._metrics_token):
+        if self._is_metrics(token):
             self._observe("metrics", "success")
             return self._metrics
         self._limits.failed(attempt)

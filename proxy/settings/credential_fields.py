@@ -53,7 +53,7 @@ class CredentialFields(BaseSettings):
         "Tokens",
         None,
         "A YAML file of further issuers whose JWTs are accepted, each with its own audience, claims and "
-        "roles: CI systems, Kubernetes service accounts, a second provider. docs/tokens.md explains it.",
+        "roles: CI systems, Kubernetes service accounts, a second provider. docs/jwt.md explains it.",
         example="/etc/mlflow-proxy/jwt-issuers.yaml",
     )
     cli_client_id: Annotated[str | None, read(values.text_value)] = setting(
