@@ -32,7 +32,7 @@ from client_driver import Person
 from identity_provider import EDITOR, OidcProvider, approve, authorize
 from login_site import PASSWORD, USER, LoginSite
 from mlflow.utils.credentials import read_mlflow_creds
-from mlflow_proxy_client import mlflow_file
+from mlflow_proxy_client import mlflow_file, renewal
 from mlflow_proxy_client.addresses import covers, server_url
 from mlflow_proxy_client.credentials import CredentialsFile, Entry, OwnToken
 from mlflow_proxy_client.errors import Ended, Problem
@@ -364,7 +364,8 @@ def test_a_person_who_says_no_is_not_signed_in(person: Person, site: LoginSite, 
 
     done = person.sign_in(browser, site.url, way)
     assert done.returncode == 1
-    assert "refuse" in done.stderr
+    said = "refused in the browser" if way == "--device" else "refuses the sign-in: access_denied"
+    assert said in done.stderr
     assert not person.folder.exists()
 
 
@@ -623,6 +624,14 @@ def test_threads_of_one_process_renew_once(
         thread.join()
     assert statuses == [200] * 12
     assert refreshes(provider) == before + 1
+
+
+def test_a_token_that_another_process_has_just_renewed_is_not_renewed_again(
+    site: LoginSite, provider: OidcProvider, grant: CredentialsFile
+) -> None:
+    before = refreshes(provider)
+    renewal.renew_meanwhile(grant, site.url)  # what it saw before it had the lock was an older one
+    assert refreshes(provider) == before
 
 
 def test_a_refused_token_is_renewed_and_the_upload_sent_again_whole(
