@@ -348,6 +348,7 @@ def test_a_line_that_broke_off_is_kept_and_marked_and_the_chain_goes_on(tmp_path
     assert "broke off, and the next line says so" in text(verify_audit(given))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_chain_goes_on_whole(tmp_path: Path) -> None:
     given = settings(tmp_path, audit_max_size=65536)
     program = (
@@ -551,6 +552,7 @@ def test_a_database_that_is_away_holds_up_no_line(tmp_path: Path) -> None:
     whole(given)
 
 
+@pytest.mark.slow
 @needs(*PostgreSQL.programs)
 def test_replicas_over_one_database_go_on_without_it_and_are_verified_together(tmp_path: Path) -> None:
     with database(PostgreSQL) as server:
@@ -671,6 +673,7 @@ def test_what_a_command_did_before_it_failed_is_written(tmp_path: Path) -> None:
     assert lines(commands_file(given))[-1]["event"] == "token_revoked"
 
 
+@pytest.mark.slow
 def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from audit_site import settings\n"
@@ -679,6 +682,16 @@ def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
         "    with commands_audit(settings(Path(sys.argv[1]))) as audit: audit.record('user_added')\n"
     )
     write(settings(tmp_path), 1)
+    with commands_audit(settings(tmp_path)) as audit:
+        held = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path)],
+            cwd=PROJECT / "tests",
+            env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            held.wait(4)  # for this one
+        audit.record("user_removed")
+    assert held.wait(60) == 0
     children = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(tmp_path)],
@@ -688,7 +701,8 @@ def test_commands_at_the_same_time_wait_for_each_other(tmp_path: Path) -> None:
         for _ in range(3)
     ]
     assert [child.wait(60) for child in children] == [0, 0, 0]
-    assert len(lines(commands_file(settings(tmp_path)))) == 16
+    found = [line["event"] for line in lines(commands_file(settings(tmp_path)))]
+    assert found == ["chain_started", "user_removed", *["user_added"] * 20]
     whole(settings(tmp_path))
 
 
