@@ -71,8 +71,8 @@ def _renewed(file: CredentialsFile, server: str, refused: str | None) -> str:
 
 
 def renew_meanwhile(file: CredentialsFile, server: str) -> None:
-    """Renew while the old token still counts, unless another process has or is about to: nobody waits for that,
-    and no failure matters."""
+    """Renew while the old token still counts, unless another process has done so or is about to. Nobody waits
+    for that, and no failure matters."""
     if not LOCKS:
         return
     try:
