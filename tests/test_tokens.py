@@ -464,10 +464,11 @@ def test_names_are_one_owners_own_and_free_again_after_the_end(tmp_path: Path) -
 
 def test_two_tokens_of_a_name_are_not_made_at_once(two: Callable[..., list[Settings]]) -> None:
     async def test(here: Replica, there: Replica) -> None:
-        asked = [replica.make() for replica in (here, there) * 5]
-        outcomes = await asyncio.gather(*asked, return_exceptions=True)
-        assert sum(not isinstance(outcome, Refused) for outcome in outcomes) == 1
-        assert len(await here.listed()) == 1
+        for name in map(str, range(20)):
+            asked = [replica.make(name=name) for replica in (here, there) * 4]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(not isinstance(outcome, Refused) for outcome in outcomes) == 1
+        assert len(await here.listed()) == 20
 
     with replicas(*two()) as (here, there):
         asyncio.run(test(here, there))
@@ -822,6 +823,18 @@ def test_a_removed_service_accounts_tokens_end_with_it(tmp_path: Path) -> None:
         again = replica.tokens.create_service_account(ROOT, "ci", Role.EDITOR, "", exchange)
         assert "There was a service account 'ci' until" in await refused(again, 409)
         assert await replica.tokens.list_service_accounts() == []
+
+    run(tmp_path, test)
+
+
+def test_a_token_made_while_its_account_is_removed_counts_for_nothing(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        exchange = exchange_from()
+        await replica.tokens.create_service_account(ROOT, "ci", Role.EDITOR, "", exchange)
+        secret, _ = await replica.make(ROOT, role=Role.EDITOR, service_account="ci")
+        # Made after the account's tokens were looked for, and before the account was seen to be removed.
+        await write(replica, "UPDATE mlflow_proxy_service_accounts SET removed = :now", now=time.time())
+        assert "counts no more: its owner was removed" in await replica.why(secret)
 
     run(tmp_path, test)
 
