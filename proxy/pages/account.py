@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
-from proxy.exchange import Refused
+from proxy.exchange import Exchange, Refused
 from proxy.identity import Identity, Role, identity_of
 from proxy.pages import service_accounts, token_forms
 from proxy.pages.answers import HTML, App, Receive, Scope, Send, answer
@@ -68,7 +68,7 @@ class Sessions(Protocol):
 
     async def list_for(self, user: str) -> Sequence[Session]: ...
     async def list_all(self) -> Sequence[Session]: ...
-    async def end(self, session_id: str, by: str) -> object: ...
+    async def end(self, session_id: str, by: str, exchange: Exchange | None = None) -> object: ...
 
 
 def account_pages(
@@ -154,7 +154,7 @@ class AccountPage:
             )
             wanted = fields.get("session", "")
             if any(session.id == wanted for session in await reach()):
-                await sessions.end(wanted, identity.user)
+                await sessions.end(wanted, identity.user, scope["exchange"])
         # Also where it had ended already: what was asked for is so.
         everyone = "&everyone" if admin and "everyone" in fields else ""
         await see_other(scope, send, f"{self._rules.prefix}{ACCOUNT}?ended{everyone}")
