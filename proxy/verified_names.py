@@ -94,10 +94,8 @@ def _readings(character: str) -> tuple[str, ...]:
     for the rest it depends on the collation, and on the version of Unicode that it was made from."""
     if character.isascii() and character.isprintable() and character != " ":
         return (character.lower().translate(_ONE_LETTER),)
-    readings = {""}
-    for form in (character, character.casefold()):
-        plain = unicodedata.normalize("NFKD", form)
-        readings.add("".join(part for part in plain if part.isascii()).strip())
+    plain = unicodedata.normalize("NFKD", character)
+    readings = {"", "".join(part for part in plain if part.isascii()).strip()}
     name = unicodedata.name(character, "")
     if "LATIN" in name:
         readings.update(_LETTER.findall(name))

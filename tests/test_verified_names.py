@@ -202,6 +202,7 @@ TAKEN_FOR_OURS = (
     "\U0001f17clflow.user",
     "m\U0001f600lflow.user\u540d",
     "mlflow.vser",
+    "mlflow" + "\u200b" * 200 + ".user",
     "mlflow_proxi.credential",
     "mlflow_prox\u0171.credential",
 )
@@ -389,8 +390,8 @@ def test_the_costliest_body_does_not_hold_up_everybody_else(filling: bytes) -> N
     began = time.process_time()
     with contextlib.suppress(Refused):
         checked(of(BATCH), BATCH[1], body, ALICE)
-    # 0.2 to 0.3 s where this was written, on a machine that others worked on.
-    assert time.process_time() - began < 2
+    # 0.2 to 0.4 s where this was written, and several times that while others work on the machine.
+    assert time.process_time() - began < 5
 
 
 def test_reading_a_large_body_does_not_wake_the_collector() -> None:
