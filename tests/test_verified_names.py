@@ -381,6 +381,7 @@ def test_a_body_that_is_too_large_to_be_read_is_refused() -> None:
         assert (refusal.status, refusal.reason) == (413, "body_too_large")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "filling",
     [b"[],", b"{},", b"1,", b'"",', '{"key":"ł"},'.encode(), b'{"a":1},'],

@@ -197,7 +197,7 @@ def test_who_made_a_model_is_neither_changed_nor_hidden(target: Target, model: s
         b"run_id=x&key=mlflow.user",
         b'"run_id"',
         b'{"run_id": "x"} {"key": "mlflow.user"}',
-        gzip.compress(b'{"run_id": "x", "key": "mlflow.user"}'),
+        gzip.compress(b'{"run_id": "x", "key": "mlflow.user"}', mtime=0),
         b"\xff\xfe\x00",
     ],
 )
