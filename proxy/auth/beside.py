@@ -21,8 +21,8 @@ def database(settings: Settings) -> Iterator[Callable[[Callable[[Connection], T]
     """What runs a query in the service's database. Raises UserError where there is none, or no answer."""
     if settings.database_url is None and not settings.data_dir.is_dir():
         raise UserError(
-            f"there is no {settings.data_dir.absolute()} (PROXY_DATA_DIR): run this where the service runs, or "
-            "name its data directory with --data-dir"
+            f"there is no {settings.data_dir.absolute()} (PROXY_DATA_DIR): run this where the service runs, "
+            "or name its data directory with --data-dir"
         )
     store = Store.open(settings)
     try:
