@@ -914,6 +914,15 @@ def test_a_session_from_before_the_table_of_people_makes_tokens_too(tmp_path: Pa
     with_sessions(tmp_path, test)
 
 
+def test_another_person_s_session_makes_nobody_known(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        _, _, exchange = await signed_in(sessions)
+        other = replace(ADA_SIGNED_IN, subject="other", user="other")
+        await refused(replica.make(other, exchange=exchange), 403)
+
+    with_sessions(tmp_path, test)
+
+
 def test_a_person_of_whom_nothing_is_known_is_sent_to_sign_in(tmp_path: Path) -> None:
     async def test(replica: Replica) -> None:
         jwt = replace(ADA_SIGNED_IN, method="jwt")
