@@ -61,8 +61,8 @@ class CredentialFields(BaseSettings):
         "Tokens",
         None,
         "The public client (no secret) at the identity provider that `mlflow-proxy login` uses: allow it the "
-        "device authorization grant, or the redirect URI http://127.0.0.1 with any port. Without it, "
-        "`mlflow-proxy login` asks for a user name and password, or takes a token.",
+        "device authorization grant, or the redirect URI http://127.0.0.1/callback with any port. Without "
+        "it, `mlflow-proxy login` asks for a user name and password, or takes a token.",
         example="mlflow-cli",
     )
     cli_scopes: Annotated[str, read(sign_in_values.scopes)] = setting(
