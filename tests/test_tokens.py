@@ -701,6 +701,9 @@ def test_the_first_use_is_an_event_once_over_all_replicas(two: Callable[..., lis
         await asyncio.gather(*(replica.ask(secret) for replica in all_ for _ in range(5)))
         found = [event for replica in all_ for event in replica.events.named("token_first_used")]
         assert found == [{"token": made_.id, "token_name": "job", "user": "bob"}]
+        # One that read the row before that writes nothing.
+        store = all_[1].store
+        assert not await store.run(lambda db: rows.first_used(db, made_.id, time.time(), "192.0.2.9"))
 
     with replicas(*two()) as all_:
         asyncio.run(test(*all_))
@@ -1037,6 +1040,18 @@ def test_without_offline_access_a_refused_refresh_says_nothing_of_tokens(tmp_pat
         assert (await replica.who(secret)).role == Role.ADMIN
 
     with_sessions(tmp_path, test, session_refresh=0.2)
+
+
+def test_a_session_that_ends_by_a_change_of_ours_suspends_nobody(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        cookie, identity, exchange = await signed_in(sessions)
+        secret, _ = await replica.make(identity, exchange=exchange)
+        await write(replica, "UPDATE mlflow_proxy_sessions SET tokens = x'00'")  # sealed with another secret
+        await asyncio.sleep(0.25)
+        assert isinstance(await sessions.verify(cookie, exchange_from()), Refusal)
+        assert (await replica.who(secret)).role == Role.ADMIN
+
+    with_sessions(tmp_path, test, **OFFLINE)
 
 
 @pytest.mark.parametrize("mode", ["is down", "crashes", "says nothing new"])
