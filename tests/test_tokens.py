@@ -1030,6 +1030,18 @@ def test_a_refused_refresh_suspends_until_the_next_sign_in(tmp_path: Path) -> No
     with_sessions(tmp_path, test, **OFFLINE)
 
 
+def test_a_sign_in_lifts_a_suspension_by_a_replica_whose_clock_is_ahead(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        _, identity, exchange = await signed_in(sessions)
+        secret, _ = await replica.make(identity, exchange=exchange)
+        later = time.time() + 50
+        await replica.store.run(lambda db: people.suspend(db, ADA.issuer, ADA.subject, later, "x"))
+        await signed_in(sessions)
+        assert (await replica.who(secret)).role == Role.ADMIN
+
+    with_sessions(tmp_path, test)
+
+
 def test_without_offline_access_a_refused_refresh_says_nothing_of_tokens(tmp_path: Path) -> None:
     async def test(replica: Replica, sessions: Sessions, provider: ObedientProvider) -> None:
         cookie, identity, exchange = await signed_in(sessions)
