@@ -21,7 +21,7 @@ from proxy.auth import basic, passwords, refusals
 from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
 from proxy.auth.password_users import PasswordUsers
 from proxy.auth.refusals import Refusal
-from proxy.auth.tokens.format import looks_like
+from proxy.auth.tokens.format import in_password, looks_like
 from proxy.auth.users import User
 from proxy.auth.verified import Verified, Wrong
 from proxy.identity import PASSWORD_ISSUER, Identity, Role
@@ -223,8 +223,9 @@ class Authenticator:
         """The token of ours in a credential: MLflow's client can send it as a password, too."""
         if isinstance(credential, basic.Malformed):
             return None
-        secret = credential.token if isinstance(credential, basic.Bearer) else credential.password
-        return secret if looks_like(secret) else None
+        if isinstance(credential, basic.Bearer):
+            return credential.token if looks_like(credential.token) else None
+        return in_password(credential.password)
 
     async def _bearer(
         self, bearers: Bearers, token: bytes, attempt: Attempt, exchange: Exchange
