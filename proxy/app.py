@@ -128,9 +128,9 @@ def applications(
         session_gate = SignIn(
             sign_in.sessions,
             oauth2.asking(prefix),
-            "For MLflow's client set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
-            if settings.basic_auth
-            else f"Sign in at {settings.public_url or prefix}/oauth2/sign_in with a browser.",
+            "For MLflow's client run `mlflow-proxy login "
+            f"{settings.public_url or 'URL'}`, or set MLFLOW_TRACKING_TOKEN to a token that you make at "
+            f"{settings.public_url or prefix}/-/account.",
             passwords=settings.basic_auth,
         )
     gate = Gate(

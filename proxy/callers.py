@@ -96,12 +96,18 @@ async def opened(
 
         tokens = Tokens(settings, store, password_role, observe, ended, audit)
         background.append(tokens.watch())
+        issuers: tuple[JwtIssuer, ...] = ()
+        if settings.jwt_issuers_file is not None:
+            issuers = read_issuers(settings.jwt_issuers_file, settings.oauth_issuer_url)
+        programs = tuple(f"{issuer.name}:" for issuer in issuers)
         sign_in = None
         if settings.oauth_issuer_url or settings.oauth_authorize_url:
 
             def role(claims: Claims) -> Role | None:
                 if claims.issuer == PASSWORD_ISSUER:
                     return authenticator.role_of(claims.subject, claims.sid) if settings.basic_auth else None
+                if claims.user.startswith(programs):
+                    return None  # what the users of a further issuer are called here, and nobody else
                 return admission.role(claims, settings)
 
             in_force = cookie_secrets(settings)
@@ -113,10 +119,7 @@ async def opened(
             background += [provider.warm(), sessions.watch()]
         jwts = None
         if settings.jwt_audience or settings.jwt_issuers_file:
-            issuers: tuple[JwtIssuer, ...] = ()
-            if settings.jwt_issuers_file is not None:
-                issuers = read_issuers(settings.jwt_issuers_file, settings.oauth_issuer_url)
-            people = People(store)
+            people = People(store, settings.token_sign_in_within)
             provider_or_none = None if sign_in is None else sign_in.provider
             jwts = Jwts(settings, provider_or_none, issuers, people.claims, observe, people.vouch)
             stack.push_async_callback(jwts.aclose)

@@ -65,30 +65,43 @@ def checked(operation: Operation, path: str, body: bytes, identity: Identity) ->
 def guarded(key: str) -> bool:
     """Whether that tag says who made a run, also where only a database takes it for one that does.
 
-    MySQL and SQL Server, as they are set up, find ``MLflow.User``, ``mlflow.usér`` and ``mlflow.user`` with a
-    space or an invisible character in it to be the same key, and so the same row.
+    MySQL, MariaDB and SQL Server leave case, accents and width out of account unless told otherwise, and
+    UCA collations what is invisible, too: to them ``MLflow.User``, ``mlflow.usér`` and ``mlflow.user`` with a
+    zero-width space in it are one key, and so one row.
     """
-    if key.isascii() and key.isprintable():
-        plain = key.strip().lower()
-    else:
-        plain = "".join(_base(character) for character in key[:_LONGEST_KEY])
-    return plain == USER_TAG or plain.startswith(OWN_TAGS)
+    return _may_be(key, USER_TAG, whole=True) or _may_be(key, OWN_TAGS, whole=False)
 
 
-_LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL )?(?:LETTER )([A-Z])(?: WITH .*)?")
+def _may_be(key: str, name: str, whole: bool) -> bool:
+    """Whether some collation may take `key`, or its beginning, for `name`."""
+    places = {0}  # where in `name` what was read so far may have come to
+    for character in key[:_LONGEST_KEY]:
+        readings = _readings(character)
+        places = {at + len(text) for at in places for text in readings if name.startswith(text, at)}
+        if not places or (not whole and len(name) in places):
+            break
+    return len(name) in places
+
+
+_LETTER = re.compile(r"\b[A-Z]\b")
+# In classical Latin u and v are one letter, in Lithuanian i and y. Neither i nor v is in our names.
+_ONE_LETTER = str.maketrans("iv", "yu")
 
 
 @lru_cache(maxsize=4096)
-def _base(character: str) -> str:
-    """A character without what the collations of databases leave out of account: case, width, accents and
-    strokes (Unicode Technical Standard 10, primary weights). Nothing for one that is invisible."""
-    plain = ""
-    for part in unicodedata.normalize("NFKD", character):
-        if unicodedata.category(part)[0] in "CMZ":
-            continue
-        named = None if part.isascii() else _LATIN.fullmatch(unicodedata.name(part, ""))
-        plain += named[1].lower() if named else part.casefold()
-    return plain
+def _readings(character: str) -> tuple[str, ...]:
+    """What a collation may take a character for, in small letters. None leaves out a visible one of ASCII;
+    for the rest it depends on the collation, and on the version of Unicode that it was made from."""
+    if character.isascii() and character.isprintable() and character != " ":
+        return (character.lower().translate(_ONE_LETTER),)
+    plain = unicodedata.normalize("NFKD", character)
+    readings = {"", "".join(part for part in plain if part.isascii()).strip()}
+    name = unicodedata.name(character, "")
+    if "LATIN" in name:
+        readings.update(_LETTER.findall(name))
+        if name.endswith(("U WITH DIAERESIS", "U WITH DOUBLE ACUTE")):
+            readings.add("y")  # in Swedish, MariaDB's default, and Danish
+    return tuple(reading.lower().translate(_ONE_LETTER) for reading in readings)
 
 
 def _refuse_guarded(key: str, what: str) -> None:

@@ -33,6 +33,7 @@ def welcome(
         lines += [f"    sign in   with {provider}"]
     lines += ["", "For MLflow's client, paste:", ""]
     lines += [f"    export {name}={shlex.quote(value)}" for name, value in exports.items()]
+    lines += ["", f"Better than a password: a token for each program, made at {url}/-/account."]
     if authority is not None:
         lines += ["", f"A browser warns until it trusts {authority.absolute()}."]
     return "\n".join([*lines, ""])

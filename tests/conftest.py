@@ -14,8 +14,13 @@ from programs import SKIPPED_IN_CI
 # changes there is run by its file's name. Everything of tests/attacks/ is among them.
 SLOW_MODULES = frozenset(
     {
+        "test_account_pages.py",
+        "test_audit.py",
+        "test_client.py",
         "test_forward.py",
         "test_hold.py",
+        "test_jwt.py",
+        "test_jwt_remembered.py",
         "test_login_limits.py",
         "test_mlflow_real.py",
         "test_mlflow_server.py",
@@ -23,6 +28,7 @@ SLOW_MODULES = frozenset(
         "test_resending.py",
         "test_resending_real.py",
         "test_sessions.py",
+        "test_tokens.py",
         "test_traps.py",
     }
 )

@@ -119,7 +119,7 @@ class LoginSite:
         if settings.oauth_issuer_url:
             told = Told(settings.oauth_issuer_url, NATIVE, settings.cli_scopes, AUDIENCE)
             provider = Provider(settings, [b"k" * 32], observe)
-            people = People(store)
+            people = People(store, 3600)
             jwts = Jwts(settings, provider, (), people.claims, observe, people.vouch)
         self.authenticator.accept(self.tokens, jwts)
         self._pages = {

@@ -19,7 +19,7 @@ import orjson
 import uvicorn
 from fake_provider import CLIENT_ID, CLIENT_SECRET
 
-from proxy.audit import NO_AUDIT
+from proxy.audit.log import open_audit
 from proxy.auth import Authenticator, admission
 from proxy.auth.oidc import Claims, Provider
 from proxy.auth.session import Sessions, cookie_secrets
@@ -174,7 +174,8 @@ class SignInService:
         def role(claims: Claims) -> Role | None:
             return Role.ADMIN if claims.issuer == "" else admission.role(claims, settings)
 
-        self.sessions = Sessions(settings, store, self.provider, role, self.observe_, secrets)
+        audit = await open_audit(settings, store)
+        self.sessions = Sessions(settings, store, self.provider, role, self.observe_, secrets, audit)
         hosts = Hosts((*LOOPBACK, *settings.allowed_hosts), settings.public_url)
         pages = routes(
             settings,
@@ -184,6 +185,7 @@ class SignInService:
             hosts,
             keys,
             self.observe_,
+            audit,
         )
         prefix = urlsplit(settings.public_url or "").path
 
@@ -203,7 +205,7 @@ class SignInService:
             await answer(scope, send, 200, orjson.dumps(None if identity is None else identity.user), JSON)
 
         config = uvicorn.Config(
-            Edge(app, self, self, NO_AUDIT, ()),
+            Edge(app, self, self, audit, ()),
             http=ProxyProtocol,
             lifespan="off",
             log_config=None,
@@ -217,6 +219,7 @@ class SignInService:
             await self._server.serve([self.listener])
         finally:
             watch.cancel()
+            await audit.aclose()
             await self.provider.aclose()
             authenticator.close()
             store.close()

@@ -59,7 +59,7 @@ class Sessions:
     async def list_all(self) -> list[Row]:
         return list(self.rows)
 
-    async def end(self, session_id: str, by: str) -> None:
+    async def end(self, session_id: str, by: str, exchange: object = None) -> None:
         self.ended.append((session_id, by))
         self.rows = [row for row in self.rows if row.id != session_id]
 

@@ -32,7 +32,7 @@ from client_driver import Person
 from identity_provider import EDITOR, OidcProvider, approve, authorize
 from login_site import PASSWORD, USER, LoginSite
 from mlflow.utils.credentials import read_mlflow_creds
-from mlflow_proxy_client import mlflow_file
+from mlflow_proxy_client import mlflow_file, renewal
 from mlflow_proxy_client.addresses import covers, server_url
 from mlflow_proxy_client.credentials import CredentialsFile, Entry, OwnToken
 from mlflow_proxy_client.errors import Ended, Problem
@@ -352,7 +352,7 @@ def test_an_answer_that_names_another_provider_is_refused(person: Person, site: 
     assert not person.folder.exists()
 
 
-@pytest.mark.parametrize("way", ["--device", "--no-browser"])
+@pytest.mark.parametrize("way", [pytest.param("--device", marks=pytest.mark.slow), "--no-browser"])
 def test_a_person_who_says_no_is_not_signed_in(person: Person, site: LoginSite, way: str) -> None:
     def browser(url: str) -> None:
         if way == "--device":
@@ -364,7 +364,8 @@ def test_a_person_who_says_no_is_not_signed_in(person: Person, site: LoginSite, 
 
     done = person.sign_in(browser, site.url, way)
     assert done.returncode == 1
-    assert "refuse" in done.stderr
+    said = "refused in the browser" if way == "--device" else "refuses the sign-in: access_denied"
+    assert said in done.stderr
     assert not person.folder.exists()
 
 
@@ -494,6 +495,13 @@ def test_what_is_in_netrc_goes_nowhere(person: Person) -> None:
     assert seen == [("/-/login.json", None)]
 
 
+def test_what_is_not_encrypted_goes_through_no_proxy(person: Person, passwords_site: LoginSite) -> None:
+    with bare_server() as (url, seen):
+        login = ("login", passwords_site.url, "--username", USER)
+        person.done(*login, typed=PASSWORD, HTTP_PROXY=url, http_proxy=url, ALL_PROXY=url)
+    assert seen == []
+
+
 def test_options_that_exclude_each_other_are_said(person: Person) -> None:
     assert "exclude each other" in person.refused("login", SERVER, "--with-token", "--device")
     assert "--no-token" in person.refused("login", SERVER, "--username", "ann", "--no-token")
@@ -618,6 +626,14 @@ def test_threads_of_one_process_renew_once(
     assert refreshes(provider) == before + 1
 
 
+def test_a_token_that_another_process_has_just_renewed_is_not_renewed_again(
+    site: LoginSite, provider: OidcProvider, grant: CredentialsFile
+) -> None:
+    before = refreshes(provider)
+    renewal.renew_meanwhile(grant, site.url)  # what it saw before it had the lock was an older one
+    assert refreshes(provider) == before
+
+
 def test_a_refused_token_is_renewed_and_the_upload_sent_again_whole(
     site: LoginSite, provider: OidcProvider, grant: CredentialsFile, tmp_path: Path
 ) -> None:
@@ -683,6 +699,7 @@ def test_a_provider_that_is_away_is_no_matter_while_the_token_counts(
     assert len(set(site.sent)) == 1
 
 
+@pytest.mark.slow
 def test_a_provider_that_comes_back_is_waited_for(
     site: LoginSite, provider: OidcProvider, grant: CredentialsFile
 ) -> None:

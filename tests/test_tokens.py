@@ -23,7 +23,7 @@ from proxy.auth.oidc.failures import ProviderError
 from proxy.auth.refusals import Refusal
 from proxy.auth.session import Sessions, cookie_secrets
 from proxy.auth.tokens import may_manage
-from proxy.auth.tokens.format import checked, digest, looks_like, made
+from proxy.auth.tokens.format import checked, digest, in_password, looks_like, made
 from proxy.auth.tokens.in_use import POLL_SECONDS
 from proxy.auth.tokens.people import People
 from proxy.auth.verified import Verified, reserved_name
@@ -132,6 +132,14 @@ def test_what_is_no_whole_token_is_none(token: bytes) -> None:
     assert checked(made("person").encode().replace(b"mlfpat_", b"MLFPAT_")) is None
 
 
+def test_a_token_is_found_where_a_service_account_s_user_name_has_cut_it() -> None:
+    secret = made("service").encode()
+    assert in_password(secret) == secret
+    assert in_password(b"ci:" + secret) == secret  # of service:ci, by RFC 7617
+    for password in (b"", b"ci:", b"a password", secret + b":", b"x" + secret):
+        assert in_password(password) is None
+
+
 # ---- What they open ----
 
 
@@ -210,6 +218,12 @@ def test_a_token_does_no_more_than_its_owner_may_by_now(tmp_path: Path) -> None:
             assert verified.identity is not None
             assert verified.identity.role == expected
         assert replica.ended == [made_.id]  # an upload goes on with an editor's role, and not with a viewer's
+        whole, _ = await replica.make(ROOT, name="whole")
+        assert (await replica.who(whole)).role == Role.ADMIN
+        replica.roles["root"] = Role.EDITOR
+        await replica.tokens.look()
+        assert (await replica.who(whole)).role == Role.EDITOR
+        assert replica.ended == [made_.id]
 
     run(tmp_path, test)
 
@@ -224,15 +238,15 @@ def test_an_expired_token_is_refused_with_the_day(tmp_path: Path) -> None:
         assert isinstance(verified, Verified)
         assert verified.until == made_.expires
         await asyncio.sleep(1.1)
+        await replica.tokens.look()
+        assert verified.identity is None
+        assert replica.ended == []  # an upload that began in time may end
         message = await replica.why(secret)
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made_.expires))
         assert message.startswith(f"The token 'job' of bob has expired on {day}. ")
         assert "https://mlflow.example.com/-/account" in message
         assert "`mlflow-proxy login https://mlflow.example.com`" in message
         assert replica.results[-1] == "token expired"
-        await replica.tokens.look()
-        assert verified.identity is None
-        assert replica.ended == []  # an upload that began in time may end
         assert (await replica.listed())[made_.id].state == "expired"
 
     run(tmp_path, test)
@@ -450,10 +464,11 @@ def test_names_are_one_owners_own_and_free_again_after_the_end(tmp_path: Path) -
 
 def test_two_tokens_of_a_name_are_not_made_at_once(two: Callable[..., list[Settings]]) -> None:
     async def test(here: Replica, there: Replica) -> None:
-        asked = [replica.make() for replica in (here, there) * 5]
-        outcomes = await asyncio.gather(*asked, return_exceptions=True)
-        assert sum(not isinstance(outcome, Refused) for outcome in outcomes) == 1
-        assert len(await here.listed()) == 1
+        for name in map(str, range(20)):
+            asked = [replica.make(name=name) for replica in (here, there) * 4]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            assert sum(not isinstance(outcome, Refused) for outcome in outcomes) == 1
+        assert len(await here.listed()) == 20
 
     with replicas(*two()) as (here, there):
         asyncio.run(test(here, there))
@@ -630,6 +645,18 @@ def test_what_is_over_is_not_renewed(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_renewal_without_an_overlap_ends_the_old_one_at_once(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        secret, old = await replica.make()
+        verified = await replica.ask(secret)
+        await replica.tokens.renew(BOB, old.id, overlap=0.0, exchange=exchange_from())
+        assert isinstance(verified, Verified)
+        assert verified.identity is None
+        assert "use the new one" in await replica.why(secret)
+
+    run(tmp_path, test)
+
+
 # ---- What is known of their use ----
 
 
@@ -674,6 +701,9 @@ def test_the_first_use_is_an_event_once_over_all_replicas(two: Callable[..., lis
         await asyncio.gather(*(replica.ask(secret) for replica in all_ for _ in range(5)))
         found = [event for replica in all_ for event in replica.events.named("token_first_used")]
         assert found == [{"token": made_.id, "token_name": "job", "user": "bob"}]
+        # One that read the row before that writes nothing.
+        store = all_[1].store
+        assert not await store.run(lambda db: rows.first_used(db, made_.id, time.time(), "192.0.2.9"))
 
     with replicas(*two()) as all_:
         asyncio.run(test(*all_))
@@ -800,6 +830,18 @@ def test_a_removed_service_accounts_tokens_end_with_it(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_token_made_while_its_account_is_removed_counts_for_nothing(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        exchange = exchange_from()
+        await replica.tokens.create_service_account(ROOT, "ci", Role.EDITOR, "", exchange)
+        secret, _ = await replica.make(ROOT, role=Role.EDITOR, service_account="ci")
+        # Made after the account's tokens were looked for, and before the account was seen to be removed.
+        await write(replica, "UPDATE mlflow_proxy_service_accounts SET removed = :now", now=time.time())
+        assert "counts no more: its owner was removed" in await replica.why(secret)
+
+    run(tmp_path, test)
+
+
 @pytest.mark.parametrize("name", ["", "-x", "x-", "X", "a b", "a:b", "é", "x" * 65, "a/b", "a\n"])
 def test_a_service_accounts_name_is_plain(tmp_path: Path, name: str) -> None:
     async def test(replica: Replica) -> None:
@@ -875,14 +917,24 @@ def test_a_session_from_before_the_table_of_people_makes_tokens_too(tmp_path: Pa
     with_sessions(tmp_path, test)
 
 
+def test_another_person_s_session_makes_nobody_known(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        _, _, exchange = await signed_in(sessions)
+        other = replace(ADA_SIGNED_IN, subject="other", user="other")
+        await refused(replica.make(other, exchange=exchange), 403)
+
+    with_sessions(tmp_path, test)
+
+
 def test_a_person_of_whom_nothing_is_known_is_sent_to_sign_in(tmp_path: Path) -> None:
     async def test(replica: Replica) -> None:
         jwt = replace(ADA_SIGNED_IN, method="jwt")
         said = await refused(replica.make(jwt), 403)
         assert "sign in at https://mlflow.example.com/oauth2/sign_in" in said
-        await People(replica.store).vouch(ADA, time.time() - 5)
-        assert await People(replica.store).claims(ADA.issuer, ADA.subject) == replace(ADA, raw={})
-        assert await People(replica.store).claims(ADA.issuer, "other") is None
+        await People(replica.store, 3600).vouch(ADA, time.time() - 5)
+        assert await People(replica.store, 3600).claims(ADA.issuer, ADA.subject) == replace(ADA, raw={})
+        assert await People(replica.store, 4).claims(ADA.issuer, ADA.subject) is None, "said too long ago"
+        assert await People(replica.store, 3600).claims(ADA.issuer, "other") is None
         secret, _ = await replica.make(jwt)
         assert (await replica.who(secret)).user == ADA.user
 
@@ -978,6 +1030,18 @@ def test_a_refused_refresh_suspends_until_the_next_sign_in(tmp_path: Path) -> No
     with_sessions(tmp_path, test, **OFFLINE)
 
 
+def test_a_sign_in_lifts_a_suspension_by_a_replica_whose_clock_is_ahead(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        _, identity, exchange = await signed_in(sessions)
+        secret, _ = await replica.make(identity, exchange=exchange)
+        later = time.time() + 50
+        await replica.store.run(lambda db: people.suspend(db, ADA.issuer, ADA.subject, later, "x"))
+        await signed_in(sessions)
+        assert (await replica.who(secret)).role == Role.ADMIN
+
+    with_sessions(tmp_path, test)
+
+
 def test_without_offline_access_a_refused_refresh_says_nothing_of_tokens(tmp_path: Path) -> None:
     async def test(replica: Replica, sessions: Sessions, provider: ObedientProvider) -> None:
         cookie, identity, exchange = await signed_in(sessions)
@@ -988,6 +1052,18 @@ def test_without_offline_access_a_refused_refresh_says_nothing_of_tokens(tmp_pat
         assert (await replica.who(secret)).role == Role.ADMIN
 
     with_sessions(tmp_path, test, session_refresh=0.2)
+
+
+def test_a_session_that_ends_by_a_change_of_ours_suspends_nobody(tmp_path: Path) -> None:
+    async def test(replica: Replica, sessions: Sessions, _: ObedientProvider) -> None:
+        cookie, identity, exchange = await signed_in(sessions)
+        secret, _ = await replica.make(identity, exchange=exchange)
+        await write(replica, "UPDATE mlflow_proxy_sessions SET tokens = x'00'")  # sealed with another secret
+        await asyncio.sleep(0.25)
+        assert isinstance(await sessions.verify(cookie, exchange_from()), Refusal)
+        assert (await replica.who(secret)).role == Role.ADMIN
+
+    with_sessions(tmp_path, test, **OFFLINE)
 
 
 @pytest.mark.parametrize("mode", ["is down", "crashes", "says nothing new"])

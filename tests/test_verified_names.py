@@ -11,12 +11,16 @@ import random
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
+from end_to_end.databases import MariaDB, database
 from forwarding import FLASK, USER, Rig, rigged
+from programs import needs
 
 from proxy import bodies, verified_names
 from proxy.exchange import Refused
@@ -191,6 +195,16 @@ TAKEN_FOR_OURS = (
     "mlflow.user\0",
     "mlflow_proxý.credential",
     "\U0001d426lflow.user",
+    "ml\u0364flow.us\u0364r",
+    "mlflow.u\xdfer",
+    "mlflow_prox\xfc.credential",
+    "mlflow\u06de.user",
+    "\U0001f17clflow.user",
+    "m\U0001f600lflow.user\u540d",
+    "mlflow.vser",
+    "mlflow" + "\u200b" * 200 + ".user",
+    "mlflow_proxi.credential",
+    "mlflow_prox\u0171.credential",
 )
 OTHERS = (
     "mlflow.source.name",
@@ -201,6 +215,10 @@ OTHERS = (
     "my.mlflow.user",
     "user",
     "",
+    "m l f l o w . u s e r s",
+    "\u5b66\u7fd2\u7387\u306e\u8a2d\u5b9a\u3068\u8a55\u4fa1\u306e\u7d50\u679c",
+    "\xe9\xe8\xea\xeb\xe9\xe8\xea\xeb\xe9\xe8\xea\xeb",
+    "\U0001f600" * 12,
     "mlflow.us\u0435r",  # a Cyrillic letter: no database takes it for ours, and no filter finds it
 )
 
@@ -228,6 +246,58 @@ def test_no_client_sets_or_deletes_a_tag_of_ours(key: str) -> None:
 def test_other_tags_are_the_clients(key: str) -> None:
     assert not guarded(key)
     assert tags(sent(CREATE, {"tags": [{"key": key, "value": "x"}]}))[key] == "x"
+
+
+# Of these scripts there are tens of thousands of letters, and none of Latin is ever taken for one.
+FAR = (
+    "CJK ",
+    "HANGUL ",
+    "TANGUT",
+    "NUSHU",
+    "KHITAN",
+    "ANATOLIAN",
+    "EGYPTIAN",
+    "CUNEIFORM",
+    "BAMUM",
+    "YI SYLLABLE",
+)
+
+
+@pytest.mark.slow
+@needs(*MariaDB.programs)
+def test_no_letter_that_a_database_takes_for_one_of_ours_gets_past() -> None:
+    """Every character that MariaDB, in any of its collations, finds equal to a piece of our names. Those of
+    MySQL are made from the same tables; what it leaves out, any of ours may."""
+    names = (verified_names.USER_TAG, verified_names.OWN_TAGS)
+    pieces = sorted({name[at : at + size] for name in names for at in range(len(name)) for size in (1, 2, 3)})
+    characters = [
+        chr(code)
+        for code in range(1, 0x110000)
+        if (name := unicodedata.name(chr(code), "")) and not name.startswith(FAR)
+    ]
+    assert len(characters) > 20_000
+    with database(MariaDB) as server:
+        assert isinstance(server, MariaDB)
+        connection = pymysql.connect(unix_socket=str(server.socket), user="root", charset="utf8mb4")
+        with connection, connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE mlflow.characters (it VARCHAR(4)) CHARACTER SET utf8mb4")
+            for part in range(0, len(characters), 10_000):
+                rows = [(character,) for character in characters[part : part + 10_000]]
+                cursor.executemany("INSERT INTO mlflow.characters VALUES (%s)", rows)
+            cursor.execute("SHOW COLLATION WHERE Charset = 'utf8mb4'")
+            collations = [row[0] for row in cursor.fetchall() if not row[0].endswith("_bin")]
+            assert len(collations) > 20
+            met = 0
+            for collation, piece in itertools.product(collations, pieces):
+                cursor.execute(
+                    f"SELECT it FROM mlflow.characters WHERE it COLLATE {collation} = %s COLLATE {collation}",
+                    (piece,),
+                )
+                for (character,) in cursor.fetchall():
+                    name = next(name for name in names if piece in name)
+                    assert guarded(name.replace(piece, character)), (collation, piece, character)
+                    met += 1
+            assert met > 1000
 
 
 @pytest.mark.parametrize("field", ["user_id", "userId"])
@@ -311,6 +381,7 @@ def test_a_body_that_is_too_large_to_be_read_is_refused() -> None:
         assert (refusal.status, refusal.reason) == (413, "body_too_large")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "filling",
     [b"[],", b"{},", b"1,", b'"",', '{"key":"ł"},'.encode(), b'{"a":1},'],
@@ -320,8 +391,8 @@ def test_the_costliest_body_does_not_hold_up_everybody_else(filling: bytes) -> N
     began = time.process_time()
     with contextlib.suppress(Refused):
         checked(of(BATCH), BATCH[1], body, ALICE)
-    # 0.2 to 0.3 s where this was written, on a machine that others worked on.
-    assert time.process_time() - began < 2
+    # 0.2 to 0.4 s where this was written, and several times that while others work on the machine.
+    assert time.process_time() - began < 5
 
 
 def test_reading_a_large_body_does_not_wake_the_collector() -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -96,6 +97,8 @@ def ask(
                 },
                 verify=trust.verify,
                 cert=trust.cert,
+                # What is not encrypted stays on this machine, whatever HTTP_PROXY says.
+                proxies={"no_proxy": urlsplit(url).hostname or ""} if url.startswith("http:") else None,
                 timeout=(CONNECT, READ),
                 allow_redirects=False,
                 stream=True,

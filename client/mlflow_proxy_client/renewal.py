@@ -32,7 +32,7 @@ def secret(file: CredentialsFile, server: str, refused: str | None = None) -> st
         return _own(entry, server)
     if not _over(grant, refused):
         if _soon(grant) and grant.ended is None:
-            _renew_meanwhile(file, server)
+            renew_meanwhile(file, server)
             grant = _entry(file, server).grant or grant
         return grant.tokens.access
     return _renewed(file, server, refused)
@@ -70,8 +70,9 @@ def _renewed(file: CredentialsFile, server: str, refused: str | None) -> str:
         pause = min(pause * 2, _LONGEST_PAUSE)
 
 
-def _renew_meanwhile(file: CredentialsFile, server: str) -> None:
-    """Renew while the old token still counts: nothing waits for another process, and no failure matters."""
+def renew_meanwhile(file: CredentialsFile, server: str) -> None:
+    """Renew while the old token still counts, unless another process has done so or is about to. Nobody waits
+    for that, and no failure matters."""
     if not LOCKS:
         return
     try:

@@ -85,14 +85,14 @@ class _Commands:
         outcome: Outcome = "success",
         **details: Detail,
     ) -> None:
-        """As Audit.record. Who acted is the user of this machine, unless said."""
+        """As Audit.record. Who acted is the user of this machine, whatever is said."""
         details.setdefault("sudo", os.environ.get("SUDO_USER"))
         self.pending.append(
             entry(
                 event,
                 at=time.time(),
                 exchange=exchange,
-                user=user or self._user,
+                user=self._user,
                 auth="command",
                 credential=credential,
                 client=client,

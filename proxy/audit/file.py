@@ -31,6 +31,8 @@ class Found:
     """The newest line of the chain, in this file or in one that it follows."""
     foreign: int
     """Whole lines after it that are none of an audit log."""
+    elsewhere: bool = False
+    """Whether it is in a file that this one follows, and nothing is in this one yet."""
 
 
 class ChainFile:
@@ -51,13 +53,16 @@ class ChainFile:
             self._descriptor = _locked(path, time.monotonic() + wait)
             self.found, self._torn = self._look_back()
             self._broken = self._torn
-            self._size = os.fstat(self._descriptor).st_size
+            status = os.fstat(self._descriptor)
+            self._size = status.st_size
             self._first = self._first_sequence()
         except OSError as error:
             raise UserError(
                 f"PROXY_AUDIT_FILE is {path}: it can't be written, or one beside it not be read "
                 f"({error.strerror}); name a file in a directory that this user may write to"
             ) from None
+        if status.st_mode & 0o022:
+            log.warning("%s can be written by others on this machine; chmod go-w is advised", path)
         self.head = Head("", 0, "") if self.found.last is None else self.found.last.head
         """The newest line that was written; `begin` sets it where none was found."""
         self.synced = self.head
@@ -115,7 +120,7 @@ class ChainFile:
                 line = tail(descriptor)[0]
             if line is not None and (last is None or line.head.sequence > last.head.sequence):
                 last = line
-        return Found(last, 0), torn
+        return Found(last, 0, elsewhere=last is not None), torn
 
     def _first_sequence(self) -> int:
         line = read(os.pread(self._descriptor, LONGEST, 0).partition(b"\n")[0])

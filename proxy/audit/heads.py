@@ -60,6 +60,9 @@ def resume(file: ChainFile, keys: Keys, store: Store | None, kind: str) -> Resum
         file.begin(Head(row.chain, row.sequence, row.digest))
     elif last is None:
         file.begin(Head(f"{kind}-{secrets.token_hex(8)}", 0, BEGINNING))
+    if file.found.elsewhere:
+        why = {"why": "the one before was renamed"}
+        resumed.first.append(entry("file_started", at=time.time(), details=why))
     if wrong is not None:
         resumed.broken = True
         resumed.first.append(broken(wrong))

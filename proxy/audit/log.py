@@ -7,8 +7,8 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from proxy import __version__
@@ -68,6 +68,8 @@ class AuditLog:
         self._lock = threading.Lock()
         self._noted: HeadRow | None = None
         self._compared = False
+        self._given: deque[tuple[int, str]] = deque(maxlen=64)
+        """The latest heads that the database was given, carried out or not."""
         self._quiet_until = 0.0
         self._broken = False
         self.counts: dict[str, int] = {}
@@ -148,12 +150,7 @@ class AuditLog:
             await asyncio.sleep(_NOTE_SECONDS)
             for line in self._repeats.due(time.monotonic()):
                 self._writer.put(line)
-            try:
-                await self._note()
-            except StoreUnavailable:
-                pass  # the store has said so
-            except Exception:
-                log.exception("the database could not be told of the audit log's newest line")
+            await self._try_to_note()
 
     async def aclose(self) -> None:
         """Write what waits, for some seconds, and tell the database of the last line."""
@@ -161,8 +158,7 @@ class AuditLog:
             self._writer.put(line)
         self.record("service_stopped")
         ended = await asyncio.to_thread(self._writer.close, _CLOSE_SECONDS)
-        with suppress(StoreUnavailable):
-            await self._note()
+        await self._try_to_note()
         if ended:
             self._file.close()
 
@@ -184,6 +180,14 @@ class AuditLog:
             self.record("chain_continued", host=heads.place(self._file)[0], database=knows)
         self.record("service_started", pid=os.getpid(), version=__version__)
 
+    async def _try_to_note(self) -> None:
+        try:
+            await self._note()
+        except StoreUnavailable:
+            pass  # the store has said so
+        except Exception:
+            log.exception("the database could not be told of the audit log's newest line")
+
     async def _note(self) -> None:
         """Put the newest synced line's number and digest into the database, where it changes them."""
         head = self._file.synced
@@ -196,8 +200,11 @@ class AuditLog:
             if wrong is not None:
                 self._tampered(wrong)
         new, before = heads.row_of(head, self._file), self._noted
+        self._given.append((new.sequence, new.digest))
         as_expected, found = await self._store.run(lambda db: rows.advance(db, new, before))
         self._noted = new
+        if found is not None and (found.sequence, found.digest) in self._given:
+            return  # what was given up after a while may have been carried out all the same
         if not as_expected and time.monotonic() >= self._quiet_until:
             self._quiet_until = time.monotonic() + _AGAIN_SECONDS
             self._tampered(

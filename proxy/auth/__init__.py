@@ -21,7 +21,7 @@ from proxy.auth import basic, passwords, refusals
 from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
 from proxy.auth.password_users import PasswordUsers
 from proxy.auth.refusals import Refusal
-from proxy.auth.tokens.format import looks_like
+from proxy.auth.tokens.format import in_password, looks_like
 from proxy.auth.users import User
 from proxy.auth.verified import Verified, Wrong
 from proxy.identity import PASSWORD_ISSUER, Identity, Role
@@ -211,9 +211,10 @@ class Authenticator:
         if self._tokens is not None and (token := self._token_in(credential)) is not None:
             return await self._bearer(self._tokens, token, attempt, exchange)
         if isinstance(credential, basic.Bearer):
-            if self._jwts is not None and credential.token.count(b".") == 2:
-                return await self._bearer(self._jwts, credential.token, attempt, exchange)
-            return self._other_bearer(credential.token, attempt)
+            token, jwts = credential.token, self._jwts
+            if jwts is not None and token.count(b".") == 2 and not self._is_metrics(token):
+                return await self._bearer(jwts, token, attempt, exchange)
+            return self._other_bearer(token, attempt)
         if not self._passwords_count:
             return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         return await self._password(credential, Attempt(network, credential.name, digest))
@@ -222,8 +223,9 @@ class Authenticator:
         """The token of ours in a credential: MLflow's client can send it as a password, too."""
         if isinstance(credential, basic.Malformed):
             return None
-        secret = credential.token if isinstance(credential, basic.Bearer) else credential.password
-        return secret if looks_like(secret) else None
+        if isinstance(credential, basic.Bearer):
+            return credential.token if looks_like(credential.token) else None
+        return in_password(credential.password)
 
     async def _bearer(
         self, bearers: Bearers, token: bytes, attempt: Attempt, exchange: Exchange
@@ -251,10 +253,13 @@ class Authenticator:
         self._observe(identity.method, "remembered")
         return identity
 
+    def _is_metrics(self, token: bytes) -> bool:
+        return self._metrics_token is not None and hmac.compare_digest(token, self._metrics_token)
+
     def _other_bearer(self, token: bytes, attempt: Attempt) -> Identity | Refusal:
         if locked := self._limits.refused(attempt):
             return self._locked_out("bearer", locked, "tokens")
-        if self._metrics_token is not None and hmac.compare_digest(token, self._metrics_token):
+        if self._is_metrics(token):
             self._observe("metrics", "success")
             return self._metrics
         self._limits.failed(attempt)

@@ -18,7 +18,12 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def database(settings: Settings) -> Iterator[Callable[[Callable[[Connection], T]], T]]:
-    """What runs a query in the service's database. Raises UserError where that does not answer."""
+    """What runs a query in the service's database. Raises UserError where there is none, or no answer."""
+    if settings.database_url is None and not settings.data_dir.is_dir():
+        raise UserError(
+            f"there is no {settings.data_dir.absolute()} (PROXY_DATA_DIR): run this where the service runs, "
+            "or name its data directory with --data-dir"
+        )
     store = Store.open(settings)
     try:
         yield store.run_blocking

@@ -11,6 +11,7 @@ WHAT_TO_SET = (
 NO_CREDENTIAL = f"No credential was sent. {WHAT_TO_SET}"
 WRONG_HERE = "The user name or password is wrong."
 """For a person who has typed them into a form of ours."""
+NO_TOKEN_HERE = "This is a token, which programs send. Type your password to sign in."  # noqa: S105
 WRONG = (
     f"{WRONG_HERE} Check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; "
     "the administrator of this server can set a new password."

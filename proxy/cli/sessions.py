@@ -26,7 +26,11 @@ def sessions_list(**given: str | None) -> None:
 @places_options
 def sessions_end(which: str, **given: str | None) -> None:
     """End a session, by the beginning of its id, or all of a user's, by name."""
+    from proxy.audit.commands import commands_audit
     from proxy.auth import session
 
-    for ended in session.end_sessions(read(given).settings, which):
-        click.echo(f"ended: {ended.user} ({ended.id[:12]})")
+    settings = read(given).settings
+    with commands_audit(settings) as audit:
+        for ended in session.end_sessions(settings, which):
+            audit.record("session_ended", target={"session": ended.id, "user": ended.user})
+            click.echo(f"ended: {ended.user} ({ended.id[:12]})")

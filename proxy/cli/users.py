@@ -38,9 +38,14 @@ _stdin_option = click.option(
 @_file_option
 def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
     """Add a user; the password is asked for."""
+    from proxy.audit.commands import commands_audit
+
     settings = read(given, may_be_absent=("PROXY_USERS_FILE",)).settings
     path = _path_of(settings)
-    say(users.add(path, name, _new_password(name, stdin), Role.parse(role)))
+    password = _new_password(name, stdin)
+    with commands_audit(settings) as audit:
+        say(users.add(path, name, password, Role.parse(role)))
+        audit.record("user_added", target={"user": name}, role=role)
     click.echo(f"{name} was added to {path} as {role}.")
     if name == (settings.username or DEFAULT_USER):
         say([_first_user_note(name, role, generated=settings.password is None)])
@@ -51,8 +56,13 @@ def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
 @_file_option
 def users_remove(name: str, **given: str | None) -> None:
     """Remove a user, who is refused from that moment on."""
-    path = _users_file(given)
-    say(users.remove(path, name))
+    from proxy.audit.commands import commands_audit
+
+    settings = _users_settings(given)
+    path = _path_of(settings)
+    with commands_audit(settings) as audit:
+        say(users.remove(path, name))
+        audit.record("user_removed", target={"user": name})
     click.echo(f"{name} was removed from {path}.")
 
 
@@ -63,12 +73,20 @@ def users_remove(name: str, **given: str | None) -> None:
 @_file_option
 def users_passwd(name: str, role: str | None, stdin: bool, **given: str | None) -> None:
     """Change a user's password, or, with --role, the role alone."""
-    path = _users_file(given)
+    from proxy.audit.commands import commands_audit
+
+    settings = _users_settings(given)
+    path = _path_of(settings)
     if role is not None:
-        say(users.change(path, name, role=Role.parse(role)))
+        with commands_audit(settings) as audit:
+            say(users.change(path, name, role=Role.parse(role)))
+            audit.record("role_changed", target={"user": name}, after=role)
         click.echo(f"{name} is {role} now.")
         return
-    say(users.change(path, name, password=_new_password(name, stdin)))
+    password = _new_password(name, stdin)
+    with commands_audit(settings) as audit:
+        say(users.change(path, name, password=password))
+        audit.record("password_changed", target={"user": name})
     click.echo(f"The password of {name} was changed.")
 
 
@@ -76,12 +94,12 @@ def users_passwd(name: str, role: str | None, stdin: bool, **given: str | None) 
 @_file_option
 def users_list(**given: str | None) -> None:
     """List the users and their roles."""
-    for user in users.read(_users_file(given)).values():
+    for user in users.read(_path_of(_users_settings(given))).values():
         click.echo(f"{user.name}\t{user.role.name.lower()}")
 
 
-def _users_file(given: dict[str, str | None]) -> Path:
-    return _path_of(read(given, may_be_absent=("PROXY_USERS_FILE",)).settings)
+def _users_settings(given: dict[str, str | None]) -> Settings:
+    return read(given, may_be_absent=("PROXY_USERS_FILE",)).settings
 
 
 def _path_of(settings: Settings) -> Path:

@@ -12,7 +12,7 @@ import orjson
 from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import Refusal, admission
 from proxy.auth.oidc import LOGOUT_AGE, Claims, Provider, ProviderError, Tokens
-from proxy.auth.refusals import WRONG_HERE
+from proxy.auth.refusals import NO_TOKEN_HERE, WRONG_HERE
 from proxy.exchange import Exchange, Refused
 from proxy.hosts import Hosts
 from proxy.identity import PASSWORD_ISSUER, Identity, Role, identity_of
@@ -154,6 +154,9 @@ class _Pages:
         exchange: Exchange = scope["exchange"]
         credential = base64.b64encode(f"{name}:{password}".encode())
         outcome = await self._passwords.verify(b"Basic " + credential, exchange)
+        if isinstance(outcome, Identity) and outcome.method != "basic":
+            # A session would have its owner's whole role, could make tokens, and would outlive this one.
+            outcome = Refusal("not_admitted", NO_TOKEN_HERE, None)
         if isinstance(outcome, Refusal):
             status = 429 if outcome.reason == "locked_out" else 403
             exchange.refusal = outcome.reason

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
-from proxy.exchange import Refused
+from proxy.exchange import Exchange, Refused
 from proxy.identity import Identity, Role, identity_of
 from proxy.pages import service_accounts, token_forms
 from proxy.pages.answers import HTML, App, Receive, Scope, Send, answer
@@ -32,7 +32,7 @@ from proxy.pages.wording import device, moment, span
 
 _PAGE = Page("account.html", forms=True)
 SHOWN = 200
-"""How many of everybody's sessions, and of everybody's tokens, a page shows: the lately used first."""
+"""How many of everybody's sessions a page shows, the lately used first, and of everybody's tokens."""
 
 
 class Session(Protocol):
@@ -68,7 +68,7 @@ class Sessions(Protocol):
 
     async def list_for(self, user: str) -> Sequence[Session]: ...
     async def list_all(self) -> Sequence[Session]: ...
-    async def end(self, session_id: str, by: str) -> object: ...
+    async def end(self, session_id: str, by: str, exchange: Exchange | None = None) -> object: ...
 
 
 def account_pages(
@@ -154,7 +154,7 @@ class AccountPage:
             )
             wanted = fields.get("session", "")
             if any(session.id == wanted for session in await reach()):
-                await sessions.end(wanted, identity.user)
+                await sessions.end(wanted, identity.user, scope["exchange"])
         # Also where it had ended already: what was asked for is so.
         everyone = "&everyone" if admin and "everyone" in fields else ""
         await see_other(scope, send, f"{self._rules.prefix}{ACCOUNT}?ended{everyone}")
@@ -171,6 +171,7 @@ class AccountPage:
         identity = identity_of(scope)
         assert identity is not None
         admin = identity.role >= Role.ADMIN
+        everyone = everyone and admin
         here, now = self._current(scope), time.time()
         why_not = self._may_manage(identity)
         mine: list[Session] = []
@@ -181,9 +182,9 @@ class AccountPage:
             try:
                 if self._sessions is not None:
                     mine = _lately_used(await self._sessions.list_for(identity.user))
-                    others = _lately_used(await self._sessions.list_all()) if admin and everyone else []
+                    others = _lately_used(await self._sessions.list_all()) if everyone else []
                 tokens = list(await self._tokens.list_for(identity))
-                all_tokens = list(await self._tokens.list_all()) if admin and everyone else []
+                all_tokens = list(await self._tokens.list_all()) if everyone else []
             except Refused:
                 # Where the database is away, what was typed is still to be kept.
                 if refused is None:
@@ -205,7 +206,7 @@ class AccountPage:
             signed_in=here is not None,
             why_not=why_not,
             admin=admin,
-            everyone=admin and everyone,
+            everyone=everyone,
             tokens=None if tokens is None else listed(tokens, now),
             all_tokens=listed(all_tokens[:SHOWN], now),
             tokens_left_out=max(0, len(all_tokens) - SHOWN),

@@ -24,8 +24,8 @@ def span(seconds: float) -> str:
 def ahead(seconds: float) -> str:
     """In how long, to the nearest of the largest unit that fits."""
     for unit, size in _UNITS:
-        if seconds >= size:
-            return f"in {_count(round(seconds / size), unit)}"
+        if seconds + 30 >= size:  # an hour that has just begun is no 60 minutes
+            return f"in {_count(round((seconds + 30) / size), unit)}"
     return "within a minute"
 
 

@@ -53,7 +53,7 @@ class CredentialFields(BaseSettings):
         "Tokens",
         None,
         "A YAML file of further issuers whose JWTs are accepted, each with its own audience, claims and "
-        "roles: CI systems, Kubernetes service accounts, a second provider. docs/tokens.md explains it.",
+        "roles: CI systems, Kubernetes service accounts, a second provider. docs/jwt.md explains it.",
         example="/etc/mlflow-proxy/jwt-issuers.yaml",
     )
     cli_client_id: Annotated[str | None, read(values.text_value)] = setting(
@@ -61,8 +61,8 @@ class CredentialFields(BaseSettings):
         "Tokens",
         None,
         "The public client (no secret) at the identity provider that `mlflow-proxy login` uses: allow it the "
-        "device authorization grant, or the redirect URI http://127.0.0.1 with any port. Without it, "
-        "`mlflow-proxy login` asks for a user name and password, or takes a token.",
+        "device authorization grant, or the redirect URI http://127.0.0.1/callback with any port. Without "
+        "it, `mlflow-proxy login` asks for a user name and password, or takes a token.",
         example="mlflow-cli",
     )
     cli_scopes: Annotated[str, read(sign_in_values.scopes)] = setting(

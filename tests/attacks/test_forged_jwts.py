@@ -308,6 +308,14 @@ def test_garbage_is_refused_before_anybody_is_asked_for_a_key(fake: Provider, si
     assert len(fake.seen("keys")) == asked
 
 
+def test_a_token_of_more_than_32_kib_is_not_even_read(fake: Provider, site: Site) -> None:
+    fits, too_long = (fake.sign(claims_for(fake.issuer, more="x" * size)) for size in (20_000, 30_000))
+    assert len(fits) < reading.LONGEST < len(too_long)
+    first, second = site.outcomes(fits, too_long)
+    assert identity(first).role is Role.EDITOR
+    assert "not whole" in guessed(second)
+
+
 def test_what_is_no_ascii_is_refused(site: Site) -> None:
     outcomes: list[Verified | Refusal] = []
 

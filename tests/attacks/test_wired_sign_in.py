@@ -508,7 +508,7 @@ def test_a_script_is_challenged_for_no_password_and_a_program_is(site: Wired) ->
         answer = Browser().get(where, headers)
         assert answer.status == 401
         assert (answer.header("www-authenticate") is not None) is challenged
-        assert b"MLFLOW_TRACKING_USERNAME" in answer.body
+        assert b"MLFLOW_TRACKING_TOKEN" in answer.body
     answer = Browser().get(where)
     assert (answer.status, answer.header("www-authenticate")) == (302, None)
 

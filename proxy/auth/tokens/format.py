@@ -34,6 +34,16 @@ def looks_like(token: bytes) -> bool:
     return token.startswith(_STARTS)
 
 
+def in_password(password: bytes) -> bytes | None:
+    """The token that was sent as a password, or None where it is none.
+
+    A service account's user name holds a colon, which ends the name in Basic authentication (RFC 7617, 2): of
+    ``service:ci`` and a token the password is ``ci:mlfsat_…``. No token holds a colon.
+    """
+    last = password.rpartition(b":")[2]
+    return last if looks_like(last) else None
+
+
 def checked(token: bytes) -> str | None:
     """The token as text where its checksum is right, else None."""
     if _WHOLE.fullmatch(token) is None:

@@ -118,7 +118,7 @@ class TokensInUse:
         now = time.time()
         standing = self._judge.standing(row, now)
         if standing.identity is None:
-            self._over(row.id)
+            self._known.over(row.id)
             refusal = Refusal("unauthenticated", self._words.refusal(row, standing), None)
             return self._refuse(which, refusal, "expired" if standing.state == "expired" else "revoked")
         known = self._known.get(row.id)
@@ -179,8 +179,14 @@ class TokensInUse:
 
     def changed(self, row: TokenRow) -> None:
         """Take up a row that was just written."""
-        if (known := self._known.get(row.id)) is not None:
-            self._take_up(known, row, self._judge.standing(row, time.time()), time.time())
+        known, now = self._known.get(row.id), time.time()
+        if known is None:
+            return
+        standing = self._judge.standing(row, now)
+        if standing.identity is None:
+            self._known.over(row.id)
+        else:
+            self._take_up(known, row, standing, now)
 
     def last_use(self, token_id: str) -> tuple[float, str] | None:
         """When and from where it was last sent here, as far as is known."""
@@ -239,7 +245,7 @@ class TokensInUse:
             before = known.verified.identity
             standing = None if row is None else self._judge.standing(row, now)
             if row is None or standing is None or standing.identity is None:
-                self._over(which)
+                self._known.over(which)
                 # What began while the token was good may end when it has expired.
                 if standing is None or standing.state != "expired":
                     cut.append(which)
@@ -249,9 +255,6 @@ class TokensInUse:
                 cut.append(which)
         if cut:
             self._ended(cut)
-
-    def _over(self, token_id: str) -> None:
-        self._known.over(token_id)
 
     async def flush(self) -> None:
         """Write when and from where the tokens were last used. Raises StoreUnavailable."""

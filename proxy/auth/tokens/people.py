@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from proxy.auth.session.renewal import person
@@ -16,16 +17,19 @@ if TYPE_CHECKING:
 class People:
     """The people who have signed in here, on any replica."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, within: float) -> None:
+        """``within`` is PROXY_TOKEN_SIGN_IN_WITHIN, in seconds."""
         self._store = store
+        self._within = within
 
     async def claims(self, issuer: str, subject: str) -> Claims | None:
-        """What the provider said at the last sign-in or refresh; None of a stranger.
-
-        Raises StoreUnavailable.
+        """What the provider said at the last sign-in or refresh; None of a stranger, of somebody who is
+        suspended, and where that was too long ago. Raises StoreUnavailable.
         """
         found = await self._store.run(lambda db: people.read(db, issuer, subject))
-        return None if found is None else claims_of(found)
+        if found is None or found.suspended is not None or found.vouched < time.time() - self._within:
+            return None
+        return claims_of(found)
 
     async def vouch(self, claims: Claims, at: float) -> None:
         """Note what an access token says that was made at that Unix time (its ``iat``), so that its owner can

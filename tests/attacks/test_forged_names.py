@@ -197,7 +197,7 @@ def test_who_made_a_model_is_neither_changed_nor_hidden(target: Target, model: s
         b"run_id=x&key=mlflow.user",
         b'"run_id"',
         b'{"run_id": "x"} {"key": "mlflow.user"}',
-        gzip.compress(b'{"run_id": "x", "key": "mlflow.user"}'),
+        gzip.compress(b'{"run_id": "x", "key": "mlflow.user"}', mtime=0),
         b"\xff\xfe\x00",
     ],
 )
@@ -243,6 +243,28 @@ def test_a_run_of_ones_own_is_no_different(target: Target) -> None:
     assert target.post("edda", f"{API}/runs/set-tag", what).status == 403
     assert target.post("ada", f"{API}/runs/set-tag", what).status == 403
     assert run_of(target, made) == ("edda", {"mlflow.user": "edda"})
+
+
+def test_a_token_is_named_and_no_other_credential_in_its_place(target: Target) -> None:
+    made = target.post("edda", "/-/api/tokens", {"name": "nightly ü", "lifetime": 600})
+    assert made.status == 201, made.text
+    bearer = ("Authorization", "Bearer " + made.json()["token"])
+    what = {"experiment_id": "0", "user_id": "boss"}
+    answer = wire.post(target.service, f"{API}/runs/create", what, bearer)
+    assert answer.status == 200, answer.text
+    run = answer.json()["run"]["info"]["run_id"]
+    named = {
+        "mlflow.user": "edda",
+        "mlflow_proxy.credential": "nightly ü",
+        "mlflow_proxy.claimed_user": "boss",
+    }
+    assert run_of(target, run) == ("edda", named)
+    forged = {**what, "tags": [{"key": "mlflow_proxy.credential", "value": "ada's"}]}
+    assert wire.post(target.service, f"{API}/runs/create", forged, bearer).status == 403
+    for path, more in (("set-tag", {"value": "ada's"}), ("delete-tag", {})):
+        change = {"run_id": run, "key": "mlflow_proxy.credential", **more}
+        assert wire.post(target.service, f"{API}/runs/{path}", change, bearer).status == 403
+    assert run_of(target, run) == ("edda", named)
 
 
 SCRIPT = """
