@@ -319,6 +319,17 @@ def test_while_the_database_is_away_nobody_keeps_a_place() -> None:
         assert client.answer().status == 200
 
 
+def test_where_as_many_wait_as_may_mlflows_503_passes() -> None:
+    with rigged(hold_requests=1, hold_seconds=20) as rig, rig.client() as client:
+        client.request("POST", one(LOG, away=6), body=b"{}")
+        until(lambda: rig.standing()["waiting"] == 1)
+        statuses = [rig.ask("POST", one(LOG, away=1), body=b"{}").status for _ in range(5)]
+        assert 503 in statuses
+        assert "psycopg" in rig.ask("POST", one(CREATE_VERSION, away=1), body=b"{}").json()["message"]
+        assert client.answer().status == 200
+        until(rig.at_rest)
+
+
 # Uploads.
 
 

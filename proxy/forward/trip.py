@@ -62,7 +62,7 @@ class Trip:
         "_may_have_acted",
         "_operation",
         "_passage",
-        "_pause",
+        "_pause_seconds",
         "_scope",
         "_since",
     )
@@ -90,7 +90,7 @@ class Trip:
         """Loop time from which on it waits: since its body was there, or since something failed first."""
         self._breaks = self._crashes = 0
         self._may_have_acted = False
-        self._pause = FIRST_PAUSE
+        self._pause_seconds = FIRST_PAUSE
 
     async def run(self) -> None:
         if not self._body.streams:
@@ -211,16 +211,20 @@ class Trip:
         crashed = answer.failure is Failure.CRASHED
         self._crashes += crashed
         decision = self._decision(answer.failure)
-        if (
-            decision is Decision.AGAIN
-            and self._crashes < CRASHES
-            and await self._forwarder.hold.pause(self._since, self._pause)
-        ):
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        if decision is Decision.AGAIN and self._crashes < CRASHES and await self._pause():
             self._note("crashed" if crashed else "unavailable")
             return True
         await self._say(answer)
         return False
+
+    async def _pause(self) -> bool:
+        """Wait a little, the next time longer; False where there is no time or no room to wait."""
+        seconds = self._pause_seconds
+        self._pause_seconds = min(2 * seconds, LONGEST_PAUSE)
+        try:
+            return await self._forwarder.hold.pause(self._since, seconds)
+        except Refused:
+            return False
 
     async def _say(self, answer: Unavailable) -> None:
         """Pass MLflow's last word on, unless its client would repeat what may have been done."""
