@@ -23,6 +23,7 @@ from proxy.mlflow_server.plan import Plan, plan_of
 from proxy.mlflow_server.probing import PROBLEMS, Probe, Replacing
 from proxy.mlflow_server.roll import SUBMIT_PATIENCE, Roll, Rolled, swap
 from proxy.mlflow_server.starts import Starts
+from proxy.mlflow_server.state import State
 from proxy.mlflow_server.upkeep import TICK, until_lost, until_ready
 from proxy.settings.fields import Settings
 
@@ -45,7 +46,7 @@ JOBS_PATIENCE = 600.0
 that can't run must not take the tracking server down again and again."""
 
 
-class MlflowServer:
+class MlflowServer(State):
     """``mlflow server`` as our child. ``run`` keeps it running, ``roll`` puts another one in its place and
     ``stop`` ends it; everything else says how it is."""
 
@@ -58,12 +59,7 @@ class MlflowServer:
         jobs_token: str,
         observe: Callable[[str, dict[str, Any]], None],
     ) -> None:
-        self.socket = runtime / "mlflow.sock"
-        """Where requests go. Missing while nothing is ready; another file (another inode) with each
-        generation."""
-        self.ready = False
-        self.started_at: float | None = None
-        """Unix time at which the running generation was started."""
+        super().__init__(runtime / "mlflow.sock", observe)
         self.restarts: Counter[str] = Counter(dict.fromkeys(sorted(REASONS), 0))
         self.rolls: Counter[str] = Counter({"done": 0, "failed": 0})
         """Rolling restarts by what became of them, a closed set."""
@@ -78,20 +74,13 @@ class MlflowServer:
         self._starts = Starts(runtime, self._running_file, jobs_token, observe)
         self._jobs_port = jobs_port
         self._jobs_token = jobs_token
-        self._observe = observe
         self._plan: Plan | None = None
-        self._current: Generation | None = None
         self._roll: Roll | None = None
         self._stop_asked = asyncio.Event()
         self._migrating = Migrating(self._starts, self._stop_asked, self._wait_for, self._show)
         self._replacing = Replacing()
         self._replacement: asyncio.Task[None] | None = None
-        self._state = "MLflow has not been started"
-        self._database_problem: str | None = None
-        self._jobs_problem: str | None = None
         self._jobs_lost_at: float | None = None
-        self._became_ready = asyncio.Event()
-        self._now_up = asyncio.Event()
         self._replaced = asyncio.Event()
         self._grace = settings.grace_seconds
         self._finished: asyncio.Event | None = None
@@ -102,54 +91,9 @@ class MlflowServer:
         return self._starts.number
 
     @property
-    def pid(self) -> int | None:
-        """Of ``mlflow server``; None while it does not run."""
-        return self._current.pid if self._current is not None else None
-
-    @property
     def jobs_paused(self) -> bool:
         """Whether a request that submits a job has to wait (`submissions`)."""
         return self.submissions.paused
-
-    @property
-    def reason(self) -> str:
-        """Why it is not ready, for anybody to read; empty where it is."""
-        if self.ready:
-            return ""
-        if self._current is None or self._current.over.done():
-            return self._state
-        if self._current.ready_since is not None:
-            return self._database_problem or ""
-        seconds = int(time.monotonic() - self._current.started)
-        return f"MLflow is starting: {self._current.progress.step or 'loading'} ({seconds} s)"
-
-    def checks(self) -> dict[str, str | None]:
-        """Each check by name: None where it is good, else what is wrong, for anybody to read."""
-        current = self._current
-        running = current is not None and current.ready_since is not None and not current.over.done()
-        mlflow = None if running else self.reason
-        return {
-            "mlflow": mlflow,
-            "database": mlflow or self._database_problem,
-            "jobs": mlflow or self._jobs_problem,
-        }
-
-    @property
-    def up(self) -> bool:
-        """Whether a generation has taken the socket: requests reach it, though its database may be away."""
-        return self._now_up.is_set()
-
-    async def wait_up(self, timeout: float) -> bool:  # noqa: ASYNC109 - False at the deadline, nothing raised
-        """Wait until it is up; False where it is not after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._now_up.wait(), timeout)
-        return self.up
-
-    async def wait_ready(self, timeout: float) -> bool:  # noqa: ASYNC109 - False at the deadline, nothing raised
-        """Wait until MLflow is ready; False where it is not after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._became_ready.wait(), timeout)
-        return self.ready
 
     async def stop(self, grace: float) -> None:
         """End MLflow, within `grace` seconds in good order and by force after that; return when nothing is
@@ -378,10 +322,6 @@ class MlflowServer:
         assert self._plan is not None
         return self._plan
 
-    def _known(self) -> Generation:
-        assert self._current is not None
-        return self._current
-
     async def _watch(self, current: Generation) -> Exit | None:
         """Make it ready, then look after it, until it is over, the end is asked for or it is replaced."""
         stop = asyncio.create_task(self._stop_asked.wait())
@@ -467,27 +407,10 @@ class MlflowServer:
         finally:
             await looks.aclose()
 
-    def _looked(self, problem: str | None) -> None:
-        if problem != self._database_problem:
-            self._database_problem = problem
-            if problem:
-                logger.warning("MLflow is not ready: %s", problem)
-            else:
-                logger.info("MLflow is ready again")
-            self._observe("database", {"problem": problem})
-        self._set_ready(problem is None)
-
     async def _replace(self) -> None:
         # What became of it is in the log.
         with contextlib.suppress(UserError):
             await self.roll()
-
-    def _wait_for(self, what: str) -> None:
-        self._state = what
-        self._current = None
-
-    def _show(self, process: Generation) -> None:
-        self._current = process
 
     def _jobs_lost(self, current: Generation) -> bool:
         """Whether the loss of the job runner is to restart MLflow."""
@@ -500,20 +423,6 @@ class MlflowServer:
         logger.error("%s; everything else does", self._jobs_problem)
         self._observe("jobs", {"problem": self._jobs_problem})
         return False
-
-    def _set_ready(self, ready: bool) -> None:
-        self.ready = ready
-        if ready:
-            self._became_ready.set()
-        else:
-            self._became_ready.clear()
-
-    def _unready(self, state: str) -> None:
-        """Nothing is served any more: no connection may be made to what is ending."""
-        self._state = state
-        self._set_ready(False)
-        self._now_up.clear()
-        self.socket.unlink(missing_ok=True)
 
 
 def _indented(lines: Iterable[str]) -> str:
