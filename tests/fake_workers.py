@@ -3,14 +3,15 @@
     python fake_workers.py SOCKET WORKERS PLAN
 
 PLAN is a JSON file, read for each request: ``status`` of every call but /health, ``hold`` (true: such a call
-is not answered while that stands there), ``deaf`` (true: nor is /health). ``GET /asked`` tells
-how many such calls are at work in the worker that answers, and its pid.
+is not answered while that stands there), ``deaf`` (true: nor is /health), ``shy`` (true: the first worker
+alone takes connections). ``GET /asked`` tells how many such calls are at work in the worker that answers.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -35,7 +36,7 @@ def serve(sock: socket.socket) -> None:
             pass
         status, body = 200, "OK"
         if path == "/asked":
-            body = json.dumps({"at_work": at_work, "pid": os.getpid()})
+            body = json.dumps({"at_work": at_work})
         elif path == "/health":
             while plan().get("deaf"):
                 time.sleep(0.02)
@@ -56,15 +57,27 @@ def main() -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
         listener.listen(64)
+        listener.setblocking(False)
         pids = [os.getpid()]
+        first = True
         for _ in range(int(sys.argv[2]) - 1):
             if not (pid := os.fork()):
+                first = False
                 break
             pids.append(pid)
         else:
             print(json.dumps(pids), flush=True)
         while True:
-            sock, _ = listener.accept()
+            if not select.select([listener], [], [], 0.1)[0]:
+                continue
+            if plan().get("shy") and not first:
+                time.sleep(0.05)
+                continue
+            try:
+                sock, _ = listener.accept()
+            except BlockingIOError:  # another worker has it
+                continue
+            sock.setblocking(True)
             threading.Thread(target=serve, args=(sock,), daemon=True).start()
 
 

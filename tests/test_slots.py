@@ -129,6 +129,43 @@ async def test_a_place_granted_to_one_that_has_just_left_goes_to_the_next() -> N
 
 
 @in_loop
+async def test_one_that_leaves_while_it_waits_is_forgotten_at_once() -> None:
+    hold, slots = holding(), Slots(1)
+    assert slots.enter("x")
+
+    async def ask() -> None:
+        async with hold.place(slots, of("a")):
+            pass
+
+    task = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    assert slots.waiting() == {"place": 1, "user": 0}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert slots.waiting() == {"place": 0, "user": 0}
+    assert hold.waiting == 0
+
+
+@in_loop
+async def test_nobody_gives_way_to_one_who_would_have_as_many_waiting_then() -> None:
+    hold, slots = holding(requests=3), Slots(1)
+    assert slots.enter("x")
+
+    async def ask(user: str) -> str:
+        try:
+            async with hold.place(slots, of(user)):
+                return user
+        except Refused as refused:
+            return refused.message
+
+    tasks = [asyncio.create_task(ask(user)) for user in "aab"]
+    await asyncio.sleep(0)
+    assert "waiting already" in await ask("b")
+    slots.leave("x")
+    assert await asyncio.gather(*tasks) == ["a", "a", "b"]
+
+
+@in_loop
 async def test_the_queue_is_full_for_whoever_filled_it_and_for_nobody_else() -> None:
     hold, slots = holding(requests=4), Slots(1)
     assert slots.enter("x")
