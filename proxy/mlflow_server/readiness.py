@@ -26,25 +26,6 @@ async def answers(socket: Path, seconds: float) -> bool:
     return status == 200
 
 
-async def database_problem(socket: Path, seconds: float, database: str) -> str | None:
-    """None where a call that reaches the database was answered within so many seconds, else what is wrong.
-
-    `database` is how a person knows it. MLflow's own words are not repeated: they hold addresses and SQL, and
-    this text is for everybody.
-    """
-    try:
-        status, _ = await fetch(socket, "GET", QUESTION, timeout=seconds)
-    except TimeoutError:
-        return f"a call that reaches {database} was not answered within {seconds:g} s"
-    except OSError:
-        return "MLflow takes no connection"
-    if status == 200:
-        return None
-    if status == 503:
-        return f"{database} can't be reached"
-    return f"a call that reaches {database} was answered with {status}"
-
-
 async def first_answer(socket: Path, seconds: float, database: str) -> None:
     """Return once MLflow has answered a call that reaches the database within so many seconds.
 
