@@ -416,6 +416,15 @@ def test_an_upload_that_is_too_large_to_keep_passes_and_fails_with_its_mlflow(sm
     until(small.at_rest)
 
 
+def test_of_an_upload_in_chunks_no_more_is_kept_than_of_another(small: Rig) -> None:
+    data = bytes(5 * MIB)
+    target = one(ARTIFACT, lost=1)
+    with small.client() as client:
+        client.send(head("PUT", target, CHUNKED) + b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data))
+        assert client.answer().status == 502
+    assert len(small.events("head", target=target)) == 1
+
+
 def test_the_files_of_all_uploads_together_have_a_bound(small: Rig) -> None:
     data = bytes(3 * MIB)
     clients: list[tuple[Client, str]] = []
