@@ -35,7 +35,9 @@ def other_plan(life: Life, **plan: Any) -> dict[str, str]:
 
 def test_a_second_mlflow_takes_the_first_ones_place_and_no_request_fails(place: Path) -> None:
     async def run() -> None:
-        async with living(place, {"slow": 0.3, "graceful": True}) as life:
+        # Longer than what lies between the change and the first one's end.
+        plan = {"slow": 1.8, "graceful": True}
+        async with living(place, plan, grace_seconds=5.0, ready_timeout=5.0) as life:
             assert await life.server.wait_ready(10)
             first, inode = life.server.pid, life.server.socket.stat().st_ino
             pids: list[int] = []
