@@ -54,6 +54,7 @@ class Tokens:
         self._longest = settings.token_max_lifetime
         self._overlap = settings.token_overlap
         self._url = settings.public_url or ""
+        self._provider = settings.oauth_issuer_url
         self._judge = Judge(settings, password_role)
         self._in_use = TokensInUse(settings, store, self._judge, observe, ended, audit)
 
@@ -83,7 +84,9 @@ class Tokens:
 
     def may_manage(self, identity: Identity) -> str | None:
         """None where this caller may make, renew, revoke and list tokens, else why not, for the caller."""
-        return may_manage(identity, self._judge.issuer)
+        # Not the host that stands for an issuer where there is none: no JWT that it may have signed is a
+        # person's, but one of a further issuer's of that name is a program's.
+        return may_manage(identity, self._provider)
 
     # ---- tokens ----
 
