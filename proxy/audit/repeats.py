@@ -79,8 +79,8 @@ def _kind(entry: Entry) -> Kind:
 
 
 def _anybodys(entry: Entry) -> Entry:
-    """What stays of it where it stands for many: of a verified user the name, and the token of ours that came;
-    of JWTs one person may have any number."""
+    """What stays of it where it stands for many: a verified user's name, and which token of ours it was; of
+    JWTs one person may have any number."""
     names = ["session", "client", "request_id", "operation"]
     if entry["auth"] != "token":
         names += ["credential", "credential_name"]
