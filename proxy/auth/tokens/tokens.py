@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 T = TypeVar("T")
+
+_ID = re.compile("[0-9a-f]{16}")
 
 
 class Tokens:
@@ -139,7 +142,7 @@ class Tokens:
         seconds = self._overlap if overlap is None else overlap
 
         def make(db: Connection) -> tuple[str, TokenRow, TokenRow]:
-            old = rows.read(db, token_id)
+            old = _read(db, token_id)
             if old is None or not _may_renew(owner, old):
                 raise _no_token(token_id)
             return changes.renew(db, old, seconds, By(owner.user, exchange.client), self._longest)
@@ -167,7 +170,7 @@ class Tokens:
         by = f"{actor.user} (with the token itself)" if itself else actor.user
 
         def end(db: Connection) -> tuple[TokenRow, list[str]]:
-            row = rows.read(db, token_id)
+            row = _read(db, token_id)
             if row is None or not (itself or actor.role >= Role.ADMIN or row.owner == _id(actor)):
                 raise _no_token(token_id)
             return row, rows.revoke(db, [row.id], time.time(), by)
@@ -235,7 +238,7 @@ class Tokens:
             )
 
     def _account(self, db: Connection, name: str) -> Owner:
-        account = accounts.read(db, name)
+        account = accounts.read(db, name) if changes.ACCOUNT_NAME.fullmatch(name) else None
         if account is None or account.removed is not None:
             raise changes.no_account(name)
         return Owner(SERVICE_ISSUER, name, account_info(account).user, "active", Role(account.role))
@@ -286,6 +289,11 @@ def _id(identity: Identity) -> str:
 
 def _may_renew(identity: Identity, row: TokenRow) -> bool:
     return row.owner == _id(identity) or (row.issuer == SERVICE_ISSUER and identity.role >= Role.ADMIN)
+
+
+def _read(db: Connection, token_id: str) -> TokenRow | None:
+    # PostgreSQL fails on a NUL, and what no database takes is no defect of ours.
+    return rows.read(db, token_id) if _ID.fullmatch(token_id) else None
 
 
 def _no_token(token_id: str) -> CannotBe:
