@@ -18,7 +18,16 @@ from proxy.auth.tokens.words import NO_DATABASE
 from proxy.auth.verified import Verified
 from proxy.exchange import Refused
 from proxy.identity import PASSWORD_ISSUER, SERVICE_ISSUER, Identity, Role
-from proxy.store import Connection, Person, Store, StoreUnavailable, TokenRow, people, sessions
+from proxy.store import (
+    Connection,
+    Person,
+    ServiceAccountRow,
+    Store,
+    StoreUnavailable,
+    TokenRow,
+    people,
+    sessions,
+)
 from proxy.store import service_accounts as accounts
 from proxy.store import tokens as rows
 
@@ -113,6 +122,7 @@ class Tokens:
             self._check_admin(owner)
 
         def make(db: Connection) -> tuple[str, TokenRow]:
+            _check_session(db, exchange)
             if service_account is not None:
                 whose = self._account(db, service_account)
             else:
@@ -142,6 +152,7 @@ class Tokens:
         seconds = self._overlap if overlap is None else overlap
 
         def make(db: Connection) -> tuple[str, TokenRow, TokenRow]:
+            _check_session(db, exchange)
             old = _read(db, token_id)
             if old is None or not _may_renew(owner, old):
                 raise _no_token(token_id)
@@ -197,7 +208,12 @@ class Tokens:
         """Make an account that belongs to no person; an administrator does that."""
         self._check_admin(actor)
         by = By(actor.user, exchange.client)
-        row = await self._asked(lambda db: changes.add_account(db, name, role, description, by))
+
+        def add(db: Connection) -> ServiceAccountRow:
+            _check_session(db, exchange)
+            return changes.add_account(db, name, role, description, by)
+
+        row = await self._asked(add)
         account = account_info(row)
         target = {"service_account": name, "user": account.user}
         self._audit.record(
@@ -289,6 +305,14 @@ def _id(identity: Identity) -> str:
 
 def _may_renew(identity: Identity, row: TokenRow) -> bool:
     return row.owner == _id(identity) or (row.issuer == SERVICE_ISSUER and identity.role >= Role.ADMIN)
+
+
+def _check_session(db: Connection, exchange: Exchange) -> None:
+    """Whoever has a stolen session may send a body so slowly that it ends meanwhile; a token would outlive
+    that."""
+    found = None if exchange.session is None else sessions.read(db, exchange.session)
+    if found is not None and found.ended is not None:
+        raise CannotBe(403, "Your session has ended while this was under way: sign in again.")
 
 
 def _read(db: Connection, token_id: str) -> TokenRow | None:
