@@ -168,20 +168,26 @@ def target_of(operation: Operation, path: str, query: bytes, body: bytes) -> dic
 def _told(operation: Operation, fields: Iterable[tuple[str, Any]]) -> dict[str, str]:
     """What fields tell. Where two tell of the same, both are told: a handler reads one, and not each the
     same one."""
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[list[Any]]] = {}
     for field, value in fields:
         told = _TOLD.get(_CAPITAL.sub(r"\1_\2", field).lower())
         if told == "name":
             told = next((what for of, what in _NAMED.items() if of in operation.name), told)
         if told is not None:
-            values.setdefault(told, []).extend(value if isinstance(value, list) else [value])
-    return {told: text for told, among in values.items() if (text := _listed(among))}
+            values.setdefault(told, []).append(value if isinstance(value, list) else [value])
+    return {told: text for told, among in values.items() if (text := _together(among))}
 
 
-def _listed(values: list[Any]) -> str:
+def _together(among: list[list[Any]]) -> str:
+    # Each field has its share, or one that the handler does not read would crowd out the one that it does.
+    share = (_LONGEST + 1) // len(among) - 1
+    return ",".join(dict.fromkeys(text for values in among if (text := _listed(values, share))))
+
+
+def _listed(values: list[Any], longest: int) -> str:
     texts = [_text(one) for one in dict.fromkeys(one for one in values if isinstance(one, str | int))]
     more = f" and {len(texts) - _MOST} more" if len(texts) > _MOST else ""
-    return ",".join(text for text in texts[:_MOST] if text)[:_LONGEST] + more
+    return ",".join(text for text in texts[:_MOST] if text)[:longest] + more
 
 
 def _text(value: str | int) -> str:

@@ -103,8 +103,8 @@ def test_wrong_signatures_are_counted_and_old_tokens_are_not(provider: OidcProvi
             said = await service.verify(provider.sign(claims_for(provider.issuer, exp=number)))
             assert isinstance(said, Refusal)
             assert said.reason == "unauthenticated"
-        for number in range(3):
-            cut = f"{good[: -8 - number]}AAAAAAAA"
+        for number in range(30):
+            cut = f"{good[:-8]}AAAAAA{number:02}"
             said = await service.verify(cut)
             assert isinstance(said, Refusal)
             assert said.reason == "unauthenticated"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import unquote, urlsplit
 
 from mlflow_proxy_client.errors import Problem, plain
 
 _PORTS = {"http": 80, "https": 443}
+_USER = re.compile(r"//[^/?#]*@")
+_STEP = re.compile(r"[/\\]")
 
 
 def server_url(text: str) -> str:
@@ -17,7 +20,7 @@ def server_url(text: str) -> str:
     What a browser's address bar adds (query, fragment) is dropped. Raises Problem for what is no URL, holds
     a password, or would carry a credential in clear over a network.
     """
-    shown = plain(text)
+    shown = plain(without_user(text))
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -34,6 +37,11 @@ def server_url(text: str) -> str:
     if port is not None and port != _PORTS[parts.scheme]:
         netloc += f":{port}"
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def without_user(url: str) -> str:
+    """The URL without a user name and password in it, to be shown."""
+    return _USER.sub("//", url, count=1)
 
 
 def is_safe(url: str) -> bool:
@@ -58,8 +66,9 @@ def covers(server: str, url: str) -> bool:
         )
     except ValueError:
         return False
-    # What a server may take for a step upwards could lead out of its folder.
-    if not same or any(unquote(step) in (".", "..") for step in parts.path.split("/")):
+    # What a server, or a proxy before it, may take for a step upwards could lead out of its folder.
+    steps = _STEP.split(unquote(unquote(parts.path)))
+    if not same or any(step.partition(";")[0] in (".", "..") for step in steps):
         return False
     return parts.path == own.path or parts.path.startswith(own.path + "/") or own.path == ""
 

@@ -12,7 +12,7 @@ from requests.exceptions import RequestException
 from requests.utils import rewind_body
 
 from mlflow_proxy_client import renewal
-from mlflow_proxy_client.addresses import covers
+from mlflow_proxy_client.addresses import covers, without_user
 from mlflow_proxy_client.credentials import CredentialsFile
 from mlflow_proxy_client.errors import Problem
 
@@ -105,4 +105,4 @@ def _not_signed_in(response: requests.Response, **_: Any) -> None:
         if not server.startswith("http") or not covers(server, url):
             parts = urlsplit(url)
             server = f"{parts.scheme}://{parts.netloc}"
-        raise Problem(f"nobody is signed in there; run `mlflow-proxy login {server}`")
+        raise Problem(f"nobody is signed in there; run `mlflow-proxy login {without_user(server)}`")

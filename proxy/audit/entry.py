@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 LONGEST = 512
 """Characters of a text; what is longer is cut and ends in three dots."""
-MOST = 24
-"""Entries of `target` and of `details`."""
+MOST = 48
+"""Entries of `target` and of `details`: more than a body can name (bodies.py), or it would crowd out what
+counts."""
 
 # Whatever looks like a credential, should a caller have put one where a name or a path belongs: tokens of
 # ours (auth/tokens/format.py), JWTs (RFC 7519), and what a URL has before its host.

@@ -12,7 +12,8 @@ from proxy.audit.entry import Entry
 SECONDS = 60.0
 KINDS = 1000
 """How many kinds are told apart in a minute; what is new beyond that is counted as one, so that whoever sends
-refused requests from everywhere does not fill the disk."""
+refused requests from everywhere does not fill the disk. A verified user stays named, or a flood of strangers
+would hide what is tried with a stolen token."""
 
 
 class Kind(NamedTuple):
@@ -46,8 +47,8 @@ class Repeats:
         with self._lock:
             seen = self._seen.get(kind)
             if seen is None and len(self._seen) >= KINDS:
-                kind = Kind(kind.event, "", "", "", kind.reason, "")
                 entry = _anybodys(entry)
+                kind = _kind(entry)
                 seen = self._seen.get(kind)
             if seen is None:
                 self._seen[kind] = _Seen(now + SECONDS, entry)
@@ -78,19 +79,12 @@ def _kind(entry: Entry) -> Kind:
 
 
 def _anybodys(entry: Entry) -> Entry:
-    """What stays of it where it stands for many."""
-    nobody = dict.fromkeys(
-        (
-            "user",
-            "role",
-            "auth",
-            "credential",
-            "credential_name",
-            "session",
-            "client",
-            "request_id",
-            "operation",
-        )
-    )
+    """What stays of it where it stands for many: a verified user's name, and which token of ours it was; of
+    JWTs one person may have any number."""
+    names = ["session", "client", "request_id", "operation"]
+    if entry["auth"] != "token":
+        names += ["credential", "credential_name"]
+    if not entry["auth"]:
+        names += ["user", "role"]
     details = {"reason": entry["details"].get("reason", ""), "others": True}
-    return {**entry, **nobody, "target": {}, "details": details}
+    return {**entry, **dict.fromkeys(names), "target": {}, "details": details}

@@ -53,6 +53,9 @@ RESULTS = frozenset(
 
 REMEMBERED = 10_000
 """Credentials kept at once unless said otherwise; the oldest gives way."""
+TOKEN_FACTOR = 10
+"""How many times as many wrong tokens as wrong passwords an address may send: nobody guesses one, and behind
+one address there may be a cluster whose jobs come with new ones. What is bounded is the work they make."""
 HASH_THREADS = 2
 WAITING = 256
 """Different credentials that wait for a hash at once, and attempts that are being slowed down at once."""
@@ -108,6 +111,7 @@ class Authenticator:
         self._remember_seconds = settings.credential_cache
         self._most_remembered = remembered
         self._limits = LoginLimits(settings.login_failures, settings.login_window)
+        self._token_limits = LoginLimits(settings.login_failures * TOKEN_FACTOR, settings.login_window)
         self._users = PasswordUsers(settings, password, audit)
         # Digests are keyed anew in each process, so nothing that leaks from memory can be looked up.
         self._key = secrets.token_bytes(32)
@@ -206,15 +210,15 @@ class Authenticator:
             )
         digest = self._digest(authorization)
         network = network_of(exchange.client)
-        # Counted apart from passwords: whoever guesses those from an address stops no job's token there.
-        attempt = Attempt(f"token {network}", None, digest)
+        # Counted apart: whoever sends wrong passwords, or keys of other services, stops no job's token.
+        attempt = Attempt(network, None, digest)
         if self._tokens is not None and (token := self._token_in(credential)) is not None:
             return await self._bearer(self._tokens, token, attempt, exchange)
         if isinstance(credential, basic.Bearer):
             token, jwts = credential.token, self._jwts
             if jwts is not None and token.count(b".") == 2 and not self._is_metrics(token):
                 return await self._bearer(jwts, token, attempt, exchange)
-            return self._other_bearer(token, attempt)
+            return self._other_bearer(token, Attempt(f"bearer {network}", None, digest))
         if not self._passwords_count:
             return self._refuse("basic", "wrong", refusals.NO_PASSWORDS)
         return await self._password(credential, Attempt(network, credential.name, digest))
@@ -230,12 +234,12 @@ class Authenticator:
     async def _bearer(
         self, bearers: Bearers, token: bytes, attempt: Attempt, exchange: Exchange
     ) -> Identity | Refusal:
-        if locked := self._limits.refused(attempt):
+        if locked := self._token_limits.refused(attempt):
             return self._locked_out("bearer", locked, "tokens")
         outcome = await bearers.verify(token, exchange)
         if isinstance(outcome, Refusal):
             if isinstance(outcome, Wrong):
-                self._limits.failed(attempt)
+                self._token_limits.failed(attempt)
             return outcome
         identity = outcome.identity
         if identity is None:  # it was revoked while it was looked up

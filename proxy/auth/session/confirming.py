@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from proxy.auth.refusals import Refusal
@@ -129,7 +130,10 @@ class Confirming:
         """Note in the table of people what the provider said, having been asked at that time: the person's
         tokens go by it. Returns what has become of them."""
         if outcome.claims is not None:
-            return "tokens_restored" if people.vouch(db, person(outcome.claims, asked)) else None
+            known = person(outcome.claims, asked)
+            if isinstance(outcome, Ended):
+                known = replace(known, user=row.user)  # it may have ended because of the new name
+            return "tokens_restored" if people.vouch(db, known) else None
         if isinstance(outcome, Renewed) or not outcome.refused or not self._outlives_sessions:
             return None
         suspended = people.suspend(db, row.issuer, row.subject, time.time(), outcome.by)

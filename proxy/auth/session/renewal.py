@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from proxy.auth.oidc.claims import Claims, Tokens
 from proxy.auth.oidc.failures import ProviderError, ProviderRefused
 from proxy.auth.session.sealing import Sealing
+from proxy.auth.verified import reserved_name
 from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.store import Person, SessionRow
 
@@ -111,7 +112,8 @@ async def renewal(
                     return Ended("the identity provider (it speaks of another person)")
                 claims = new
     role = roles(claims)
-    if role is None:
+    # As at a sign-in: the name goes to the person's tokens, though the session keeps its own.
+    if role is None or (row.issuer != PASSWORD_ISSUER and reserved_name(claims.user or claims.subject)):
         return Ended("the settings of who gets in", claims=new)
     values = columns(claims)
     if (sid := claims.sid) is not None:

@@ -24,7 +24,7 @@ LISTED_SECONDS = 30 * 86400.0
 LONGEST_OVERLAP = 90 * 86400.0
 _LONGEST_NAME = 100
 _LONGEST_DESCRIPTION = 256
-_ACCOUNT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+ACCOUNT_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 
 
 class CannotBe(Exception):
@@ -146,7 +146,7 @@ def renew(
 
 def add_account(db: Connection, name: str, role: Role, description: str, by: By) -> ServiceAccountRow:
     """A new service account. Raises CannotBe."""
-    if _ACCOUNT_NAME.fullmatch(name) is None:
+    if ACCOUNT_NAME.fullmatch(name) is None:
         raise CannotBe(
             400,
             "A service account's name is 1 to 64 of a-z, 0-9, dot, hyphen and underscore, with a letter or "
@@ -173,7 +173,7 @@ def add_account(db: Connection, name: str, role: Role, description: str, by: By)
 def remove_account(db: Connection, name: str, by: By) -> list[str]:
     """Remove a service account; returns the ids of its tokens that ended with it. Raises CannotBe."""
     now = time.time()
-    if not accounts.remove(db, name, now, by.user):
+    if ACCOUNT_NAME.fullmatch(name) is None or not accounts.remove(db, name, now, by.user):
         raise no_account(name)
     owner = Owner(SERVICE_ISSUER, name, f"{SERVICE_PREFIX}{name}", "owner gone")
     rows.lock_owner(db, owner.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
@@ -17,7 +18,16 @@ from proxy.auth.tokens.words import NO_DATABASE
 from proxy.auth.verified import Verified
 from proxy.exchange import Refused
 from proxy.identity import PASSWORD_ISSUER, SERVICE_ISSUER, Identity, Role
-from proxy.store import Connection, Person, Store, StoreUnavailable, TokenRow, people, sessions
+from proxy.store import (
+    Connection,
+    Person,
+    ServiceAccountRow,
+    Store,
+    StoreUnavailable,
+    TokenRow,
+    people,
+    sessions,
+)
 from proxy.store import service_accounts as accounts
 from proxy.store import tokens as rows
 
@@ -27,6 +37,8 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 T = TypeVar("T")
+
+_ID = re.compile("[0-9a-f]{16}")
 
 
 class Tokens:
@@ -54,6 +66,7 @@ class Tokens:
         self._longest = settings.token_max_lifetime
         self._overlap = settings.token_overlap
         self._url = settings.public_url or ""
+        self._provider = settings.oauth_issuer_url
         self._judge = Judge(settings, password_role)
         self._in_use = TokensInUse(settings, store, self._judge, observe, ended, audit)
 
@@ -83,7 +96,9 @@ class Tokens:
 
     def may_manage(self, identity: Identity) -> str | None:
         """None where this caller may make, renew, revoke and list tokens, else why not, for the caller."""
-        return may_manage(identity, self._judge.issuer)
+        # Not the host that stands for an issuer where there is none: no JWT that it may have signed is a
+        # person's, but one of a further issuer's of that name is a program's.
+        return may_manage(identity, self._provider)
 
     # ---- tokens ----
 
@@ -107,6 +122,7 @@ class Tokens:
             self._check_admin(owner)
 
         def make(db: Connection) -> tuple[str, TokenRow]:
+            _check_session(db, exchange)
             if service_account is not None:
                 whose = self._account(db, service_account)
             else:
@@ -136,7 +152,8 @@ class Tokens:
         seconds = self._overlap if overlap is None else overlap
 
         def make(db: Connection) -> tuple[str, TokenRow, TokenRow]:
-            old = rows.read(db, token_id)
+            _check_session(db, exchange)
+            old = _read(db, token_id)
             if old is None or not _may_renew(owner, old):
                 raise _no_token(token_id)
             return changes.renew(db, old, seconds, By(owner.user, exchange.client), self._longest)
@@ -164,7 +181,7 @@ class Tokens:
         by = f"{actor.user} (with the token itself)" if itself else actor.user
 
         def end(db: Connection) -> tuple[TokenRow, list[str]]:
-            row = rows.read(db, token_id)
+            row = _read(db, token_id)
             if row is None or not (itself or actor.role >= Role.ADMIN or row.owner == _id(actor)):
                 raise _no_token(token_id)
             return row, rows.revoke(db, [row.id], time.time(), by)
@@ -191,7 +208,12 @@ class Tokens:
         """Make an account that belongs to no person; an administrator does that."""
         self._check_admin(actor)
         by = By(actor.user, exchange.client)
-        row = await self._asked(lambda db: changes.add_account(db, name, role, description, by))
+
+        def add(db: Connection) -> ServiceAccountRow:
+            _check_session(db, exchange)
+            return changes.add_account(db, name, role, description, by)
+
+        row = await self._asked(add)
         account = account_info(row)
         target = {"service_account": name, "user": account.user}
         self._audit.record(
@@ -232,7 +254,7 @@ class Tokens:
             )
 
     def _account(self, db: Connection, name: str) -> Owner:
-        account = accounts.read(db, name)
+        account = accounts.read(db, name) if changes.ACCOUNT_NAME.fullmatch(name) else None
         if account is None or account.removed is not None:
             raise changes.no_account(name)
         return Owner(SERVICE_ISSUER, name, account_info(account).user, "active", Role(account.role))
@@ -283,6 +305,19 @@ def _id(identity: Identity) -> str:
 
 def _may_renew(identity: Identity, row: TokenRow) -> bool:
     return row.owner == _id(identity) or (row.issuer == SERVICE_ISSUER and identity.role >= Role.ADMIN)
+
+
+def _check_session(db: Connection, exchange: Exchange) -> None:
+    """Whoever has a stolen session may send a body so slowly that it ends meanwhile; a token would outlive
+    that."""
+    found = None if exchange.session is None else sessions.read(db, exchange.session)
+    if found is not None and found.ended is not None:
+        raise CannotBe(403, "Your session has ended while this was under way: sign in again.")
+
+
+def _read(db: Connection, token_id: str) -> TokenRow | None:
+    # PostgreSQL fails on a NUL, and what no database takes is no defect of ours.
+    return rows.read(db, token_id) if _ID.fullmatch(token_id) else None
 
 
 def _no_token(token_id: str) -> CannotBe:
