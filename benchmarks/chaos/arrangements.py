@@ -245,6 +245,11 @@ class _Behind(Bare):
     def command(self) -> list[str]:
         """With its configuration written."""
 
+    def ready(self) -> bool:
+        if self.front.poll() is not None:
+            sys.exit((self.folder / "front.log").read_text()[-3000:])
+        return super().ready()
+
     def stop(self) -> None:
         super().stop()
         self.front.send_signal(signal.SIGTERM)
@@ -292,7 +297,7 @@ class Caddy(_Behind):
 
     def command(self) -> list[str]:
         (self.folder / "Caddyfile").write_text(
-            "{\n\tadmin off\n\tauto_https off\n\tpersist_config off\n}\n"
+            "{\n\tadmin off\n\tauto_https off\n}\n"
             f"http://127.0.0.1:{self.port} {{\n\treverse_proxy 127.0.0.1:{self.inside} {{\n"
             "\t\tlb_try_duration 60s\n\t\tlb_try_interval 250ms\n\t}\n}\n"
         )
