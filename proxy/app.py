@@ -70,15 +70,12 @@ def applications(
     """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
     shared = ways(settings, mlflow, mlflow.socket, before)
-    hold, flask_slots, whole_slots, spool = (
-        shared.hold,
-        shared.flask_slots,
-        shared.whole_slots,
-        shared.spool,
-    )
+    hold, spool = shared.hold, shared.spool
     metrics.child = mlflow
-    metrics.held_requests = lambda: hold.waiting
-    metrics.slots = lambda: {"flask": flask_slots.used, "whole": whole_slots.used}
+    metrics.held_requests = hold.waiting_for
+    metrics.waits = lambda: hold.waited
+    metrics.users_held_up = hold.users_held_up
+    metrics.slots = shared.places.used
     metrics.spool_bytes = lambda: spool.used
     authenticator, sign_in = callers.authenticator, callers.sign_in
 
@@ -96,8 +93,7 @@ def applications(
             abandoned=settings.abandoned_timeout,
             verified_names=settings.verified_names,
         ),
-        flask_slots=flask_slots,
-        whole_slots=whole_slots,
+        places=shared.places,
         spool=spool,
     )
     mlflow_ui = unless_up(mlflow, forward, prefix)

@@ -36,7 +36,10 @@ AUTH_RESULTS = frozenset(
     | {"not_admitted", "no_role", "loop"}
 )
 RESTART_REASONS = frozenset({"exited", "killed", "start_timeout", "guard_lost", "jobs_lost"})
-SLOT_KINDS = frozenset({"flask", "whole"})
+SLOT_KINDS = frozenset({"flask", "pages", "whole"})
+ROLLS = frozenset({"done", "failed"})
+WAITS = frozenset({"again", "jobs", "mlflow", "place", "user"})
+PROBLEMS = frozenset({"away", "failed", "frozen", "refused", "silent", "worker"})
 
 # MLflow's own answers take 5 to 25 ms; gigabytes up or down, minutes. Each bound is two series an operation.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -55,6 +58,12 @@ class Child(Protocol):
     def started_at(self) -> float | None: ...
     @property
     def restarts(self) -> Mapping[str, int]: ...
+    @property
+    def rolls(self) -> Mapping[str, int]: ...
+    @property
+    def problems(self) -> Mapping[str, int]: ...
+    @property
+    def probe_seconds(self) -> float | None: ...
 
 
 class _Histogram:
@@ -102,8 +111,12 @@ class Metrics(Collector):
 
     def __init__(self, *, version: str, mlflow_version: str) -> None:
         self.child: Child | None = None
-        self.held_requests: Callable[[], int] = _zero
-        """Requests that wait: for MLflow, or for a slot."""
+        self.held_requests: Callable[[], Mapping[str, int]] = _nothing
+        """Requests that wait now, by what they wait for (WAITS)."""
+        self.waits: Callable[[], Mapping[str, int]] = _nothing
+        """Requests that had to wait so far, in the same way."""
+        self.users_held_up: Callable[[], int] = _zero
+        """Users who have as many requests in MLflow as one may, and more that wait."""
         self.spool_bytes: Callable[[], int] = _zero
         """Bytes of bodies in files, kept for sending again."""
         self.slots: Callable[[], Mapping[str, int]] = _nothing
@@ -229,8 +242,18 @@ class Metrics(Collector):
         """Every family of ours, as prometheus_client wants them."""
         yield from self._of_requests()
         yield from self._of_mlflow()
+        held = GaugeMetricFamily(
+            PREFIX + "held_requests", "Requests that wait now, by what they wait for.", labels=("reason",)
+        )
+        for reason, number in _closed(WAITS, self.held_requests()).items():
+            held.add_metric((reason,), number)
+        yield held
+        waits = _closed(WAITS, self.waits())
+        yield _by("waits", "Times a request had to wait, by what it waited for.", "reason", waits)
         yield _gauge(
-            "held_requests", "Requests that wait now: for MLflow, or for a slot.", self.held_requests()
+            "users_held_up",
+            "Users who have as many requests in MLflow as one may, and more that wait.",
+            self.users_held_up(),
         )
         yield _gauge(
             "resend_spool_bytes",
@@ -239,7 +262,8 @@ class Metrics(Collector):
         )
         slots = GaugeMetricFamily(
             PREFIX + "slots_in_use",
-            "MLflow's slots taken now: flask (its worker threads), whole (downloads it reads into memory).",
+            "MLflow's slots taken now: flask (its worker threads), whole (of these, downloads it reads into "
+            "memory), pages (its static ones).",
             labels=("kind",),
         )
         in_use = self.slots()
@@ -343,10 +367,18 @@ class Metrics(Collector):
         started_at = child.started_at
         if started_at is not None:
             yield _gauge("mlflow_start_time_seconds", "Unix time at which MLflow was started.", started_at)
-        restarts = dict.fromkeys(sorted(RESTART_REASONS), 0)
-        for reason, number in dict(child.restarts).items():
-            _count(restarts, reason, number)
+        restarts = _closed(RESTART_REASONS, child.restarts)
         yield _by("mlflow_restarts", "Times MLflow was started again, by reason.", "reason", restarts)
+        rolls = _closed(ROLLS, child.rolls)
+        yield _by("mlflow_rolls", "Times another MLflow was put beside the running one.", "result", rolls)
+        problems = _closed(PROBLEMS, child.problems)
+        yield _by("mlflow_problems", "Times MLflow was seen to fail, by what was seen.", "kind", problems)
+        if child.probe_seconds is not None:
+            yield _gauge(
+                "mlflow_probe_seconds",
+                "Seconds of MLflow's latest answer to a call that reaches its database.",
+                child.probe_seconds,
+            )
 
 
 def _zero() -> int:
@@ -366,6 +398,14 @@ def _count(counts: dict[str, int], reason: str, number: int = 1) -> None:
     if reason not in counts:
         reason = OTHER
     counts[reason] = counts.get(reason, 0) + number
+
+
+def _closed(names: frozenset[str], counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts with every name there is, at 0 where nothing was counted."""
+    found = dict.fromkeys(sorted(names), 0)
+    for name, number in dict(counts).items():
+        _count(found, name, number)
+    return found
 
 
 def _add(family: HistogramMetricFamily, name: str, histogram: _Histogram) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.forward import Spool
-from proxy.hold import Hold, Mlflow, Slots
+from proxy.hold import Hold, Mlflow
 from proxy.http1 import Pool
 from proxy.settings import Settings
+from proxy.slots import Places, places
 
 _BOUNDS = (
     "hold_requests",
@@ -30,8 +31,7 @@ class Ways:
 
     bounds: tuple[object, ...]
     hold: Hold
-    flask_slots: Slots
-    whole_slots: Slots
+    places: Places
     pool: Pool
     spool: Spool
 
@@ -52,8 +52,12 @@ def ways(settings: Settings, mlflow: Mlflow, socket: Path, before: Ways | None =
             seconds=settings.hold_seconds,
             held_bytes=settings.buffer_bytes,
         ),
-        Slots(settings.mlflow_concurrency * settings.mlflow_workers),
-        Slots(settings.whole_downloads),
+        places(
+            settings.mlflow_concurrency,
+            settings.mlflow_workers,
+            settings.whole_downloads,
+            settings.user_concurrency,
+        ),
         Pool(socket),
         Spool(socket.parent, limit=settings.resend_spool_bytes, each=settings.resend_body_limit),
     )

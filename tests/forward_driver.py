@@ -29,6 +29,7 @@ from proxy.callers import Callers
 from proxy.hold import Hold
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
+from proxy.mlflow_server.jobs import Submissions
 from proxy.protocol import ProxyProtocol
 from proxy.serve import _config, _Server
 from proxy.settings import Settings
@@ -44,6 +45,10 @@ class StandIn:
         self.generation = 1
         self.started_at = None
         self.restarts: Counter[str] = Counter()
+        self.rolls: Counter[str] = Counter()
+        self.problems: Counter[str] = Counter()
+        self.probe_seconds = None
+        self.submissions = Submissions()
         self.is_up = asyncio.Event()
 
     @property

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "store": {"errors", "private_file", "settings"},
     "forward": {
         "bodies", "exchange", "headers", "hold", "http1", "identity", "operations", "server_info",
-        "verified_names", "watchdog",
+        "slots", "verified_names", "watchdog",
     },
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
     "pages": {"errors", "exchange", "identity", "metrics"},

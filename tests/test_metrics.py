@@ -17,11 +17,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 from prometheus_client.samples import Sample
 
-from proxy import auth, metrics
+from proxy import auth, hold, metrics
 from proxy.auth import oidc
 from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 from proxy.metrics import BOUNDS, Metrics
-from proxy.mlflow_server import supervise
+from proxy.mlflow_server import probing, supervise
 from proxy.operations import OPERATIONS, UNKNOWN, UNPARSED, operation_of
 
 PROJECT = Path(__file__).parent.parent
@@ -35,6 +35,9 @@ class RunningMlflow:
     generation: int = 3
     started_at: float | None = 1_700_000_000.0
     restarts: Counter[str] = field(default_factory=lambda: Counter({"killed": 2}))
+    rolls: Counter[str] = field(default_factory=lambda: Counter({"done": 2}))
+    problems: Counter[str] = field(default_factory=lambda: Counter({"frozen": 1}))
+    probe_seconds: float | None = 0.25
 
 
 @pytest.fixture
@@ -42,7 +45,9 @@ def counted() -> Metrics:
     """Metrics with every source set, so that every family shows."""
     made = Metrics(version="1.2.3", mlflow_version="3.17.2")
     made.child = RunningMlflow()
-    made.held_requests = lambda: 4
+    made.held_requests = lambda: {"mlflow": 4}
+    made.waits = lambda: {"user": 9}
+    made.users_held_up = lambda: 3
     made.slots = lambda: {"flask": 5, "whole": 1}
     made.certificate_expiry = lambda: 1_800_000_000.0
     made.log_lines_dropped = lambda: 6
@@ -155,9 +160,9 @@ def test_a_storm_of_strange_requests_makes_no_labels(counted: Metrics) -> None:
         "operation": {op.name for op in (*OPERATIONS, UNKNOWN, UNPARSED)},
         "method": metrics.METHODS | metrics.AUTH_METHODS | {"other"},
         "status": {str(number) for number in range(100, 600)} | {"other"},
-        "reason": ERRORS | REFUSALS | metrics.RESTART_REASONS | {"other"},
-        "result": metrics.AUTH_RESULTS | {"other"},
-        "kind": metrics.SLOT_KINDS,
+        "reason": ERRORS | REFUSALS | metrics.RESTART_REASONS | metrics.WAITS | {"other"},
+        "result": metrics.AUTH_RESULTS | metrics.ROLLS | {"other"},
+        "kind": metrics.SLOT_KINDS | metrics.PROBLEMS,
         "le": {*map(str, BOUNDS), "+Inf"},
     }
     seen = [s for s in samples(counted) if s.name.startswith("mlflow_proxy_") and "build_info" not in s.name]
@@ -166,7 +171,7 @@ def test_a_storm_of_strange_requests_makes_no_labels(counted: Metrics) -> None:
             assert label in allowed[name], sample
     operations = {operation_of(m, p).name for m in methods for p in known} | {UNKNOWN.name}
     kinds = len(operations) * (8 * 3 + 2 * (len(BOUNDS) + 3) + 2)
-    assert len(seen) < kinds + 60
+    assert len(seen) < kinds + 80
     assert sum(s.value for s in seen if s.name == "mlflow_proxy_requests_total") == 20_000
 
 
@@ -191,8 +196,15 @@ def test_mlflow_the_certificate_and_the_waiting_are_read_at_the_scrape(counted: 
     assert value(counted, "mlflow_start_time_seconds") == 1_700_000_000
     assert value(counted, "mlflow_restarts_total", reason="killed") == 2
     assert value(counted, "mlflow_restarts_total", reason="exited") == 0
+    assert value(counted, "mlflow_rolls_total", result="done") == 2
+    assert value(counted, "mlflow_rolls_total", result="failed") == 0
     assert value(counted, "certificate_expiry_timestamp_seconds") == 1_800_000_000
-    assert value(counted, "held_requests") == 4
+    assert value(counted, "held_requests", reason="mlflow") == 4
+    assert value(counted, "held_requests", reason="user") == 0
+    assert value(counted, "waits_total", reason="user") == 9
+    assert value(counted, "users_held_up") == 3
+    assert value(counted, "mlflow_problems_total", kind="frozen") == 1
+    assert value(counted, "mlflow_probe_seconds") == 0.25
     assert value(counted, "slots_in_use", kind="flask") == 5
     assert value(counted, "log_lines_dropped_total") == 6
     assert value(counted, "audit_lines_lost_total") == 2
@@ -289,6 +301,8 @@ def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
     assert auth.METHODS | {"oidc"} == metrics.AUTH_METHODS
     assert metrics.AUTH_RESULTS == auth.RESULTS | oidc.RESULTS
     assert metrics.RESTART_REASONS == supervise.REASONS
+    assert metrics.WAITS == hold.REASONS
+    assert metrics.PROBLEMS == probing.PROBLEMS
 
 
 def test_the_documentation_lists_every_metric_with_its_type_and_labels(counted: Metrics) -> None:
@@ -319,7 +333,9 @@ def test_the_documentation_lists_every_label_value() -> None:
         bullets[4] - {"reason"},
         bullets[5] - {"reason"},
         bullets[6] - {"reason"},
-        bullets[7] - {"method", "result"},
+        bullets[7] - {"reason"},
+        bullets[8] - {"kind"},
+        bullets[9] - {"method", "result"},
     ]
     assert documented == [
         metrics.METHODS | {"other"},
@@ -327,5 +343,7 @@ def test_the_documentation_lists_every_label_value() -> None:
         REFUSALS,
         RESENDS,
         metrics.RESTART_REASONS,
+        metrics.WAITS,
+        metrics.PROBLEMS,
         metrics.AUTH_METHODS | metrics.AUTH_RESULTS,
     ]

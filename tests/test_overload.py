@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from forwarding import FLASK, PASSWORD, Client, Rig, head, rigged, told, until
+from forwarding import FLASK, PASSWORD, WHOLE, Client, Rig, head, rigged, told, until
 
 from proxy.auth.passwords import hash_password
 
@@ -129,3 +129,32 @@ def test_probes_answer_while_every_place_is_taken(tmp_path: Path) -> None:
             assert client.answer().status == 200
         assert time.monotonic() - began < 1
         assert [client.answer().status for client in stuck] == [200] * 4
+
+
+def test_one_users_stuck_requests_leave_places_for_others_and_for_pages(tmp_path: Path) -> None:
+    with shared(tmp_path, mlflow_concurrency=6, hold_seconds=3) as rig:
+        stuck = [asks(rig, "sweeper", told(FLASK, wait=6)) for _ in range(10)]
+        until(lambda: rig.standing()["slots"] == 3)
+        assert took(rig, "person", FLASK) < 1
+        assert rig.metric('mlflow_proxy_held_requests{reason="user"}') == 7
+        assert rig.metric("mlflow_proxy_users_held_up") == 1
+        stuck += [asks(rig, "person", told(FLASK, wait=6)) for _ in range(3)]
+        until(lambda: rig.standing()["slots"] == 6)
+        assert took(rig, "person", "/static-files/main.js", BROWSER) < 1, "MLflow's pages need no database"
+        refused = next(client for client in reversed(stuck[:10])).answer()
+        assert refused.status == 503
+        assert "3 requests of yours" in refused.json()["message"]
+        assert "PROXY_USER_CONCURRENCY" in refused.json()["message"]
+        assert rig.metric('mlflow_proxy_waits_total{reason="user"}') == 7
+        until(rig.at_rest)
+        assert most_inside(rig) <= 7
+
+
+def test_a_download_that_mlflow_reads_whole_is_one_of_its_threads(tmp_path: Path) -> None:
+    with shared(tmp_path, mlflow_concurrency=2, whole_downloads=2) as rig:
+        clients = [asks(rig, user, told(WHOLE, wait="0.3")) for user in ("sweeper", "person")]
+        until(lambda: rig.standing()["slots"] == 4)
+        clients += [asks(rig, user, told(FLASK, wait="0.1")) for user in ("sweeper", "person")]
+        assert [client.answer().status for client in clients] == [200] * 4
+        assert most_inside(rig) == 2
+        until(rig.at_rest)

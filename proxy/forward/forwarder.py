@@ -10,8 +10,9 @@ from typing import Any
 from proxy.exchange import Exchange
 from proxy.forward.spool import Spool
 from proxy.forward.trip import Trip
-from proxy.hold import Hold, Slots
+from proxy.hold import Hold
 from proxy.http1 import Broken, Pool
+from proxy.slots import Places
 from proxy.watchdog import Passage, Watchdog
 
 Scope = MutableMapping[str, Any]
@@ -50,8 +51,7 @@ class Forwarder:
         watchdog: Watchdog,
         rules: Rules,
         *,
-        flask_slots: Slots,
-        whole_slots: Slots,
+        places: Places,
         spool: Spool,
     ) -> None:
         self.pool = pool
@@ -60,8 +60,7 @@ class Forwarder:
         self.watchdog = watchdog
         self.rules = rules
         self.authorities = (rules.authority, b"localhost", b"127.0.0.1")
-        self.flask_slots = flask_slots
-        self.whole_slots = whole_slots
+        self.places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]

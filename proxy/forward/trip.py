@@ -28,7 +28,6 @@ from proxy.forward.resending import (
     given_up,
     may_resend,
 )
-from proxy.hold import Slots
 from proxy.http1 import Broken, Connection
 from proxy.identity import identity_of
 from proxy.operations import Access, Operation
@@ -96,9 +95,10 @@ class Trip:
         if not self._body.streams:
             self._body.set(self._checked(await self._body.read()))
         self._since = self._loop.time()
+        places = self._forwarder.places
         while True:
             try:
-                async with self._forwarder.hold.place(self._slots(), self._exchange):
+                async with self._forwarder.hold.place(places.of(self._operation), self._exchange):
                     await self._ask(await self._connect())
                 break
             except Broken as broken:
@@ -130,13 +130,6 @@ class Trip:
             assert identity is not None  # none of those is open to everybody
             return verified_names.checked(operation, path, body, identity)
         return body
-
-    def _slots(self) -> Slots | None:
-        if self._operation.native:
-            return None
-        if self._operation.answer == "whole":
-            return self._forwarder.whole_slots
-        return self._forwarder.flask_slots
 
     async def _connect(self) -> Connection:
         """A connection to MLflow, waiting while it is away."""

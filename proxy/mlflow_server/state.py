@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.mlflow_server.generation import Generation
+from proxy.mlflow_server.probing import Problem
 
 logger = logging.getLogger("proxy.mlflow_server")
 
@@ -82,7 +83,8 @@ class State:
         assert self._current is not None
         return self._current
 
-    def _looked(self, problem: str | None) -> None:
+    def _looked(self, found: Problem | None) -> None:
+        problem = None if found is None else found.text
         if problem != self._database_problem:
             self._database_problem = problem
             if problem:
@@ -90,7 +92,8 @@ class State:
             else:
                 logger.info("MLflow is ready again")
             self._observe("database", {"problem": problem})
-        self._set_ready(problem is None)
+        # One of several workers that hangs takes its share of the requests, and the others serve.
+        self._set_ready(found is None or found.kind == "worker")
 
     def _wait_for(self, what: str) -> None:
         self._state = what

@@ -396,7 +396,7 @@ class MlflowServer(State):
         try:
             async for found in looks:
                 self.probe_seconds = probe.latency
-                self._looked(None if found is None else found.text)
+                self._looked(found)
                 if self._replacing.due(probe.stuck_for, self._settings.stuck_restart) and self._roll is None:
                     logger.error(
                         "MLflow has been stuck for %.0f s and is replaced (PROXY_STUCK_RESTART): %s",
