@@ -162,7 +162,7 @@ def test_a_role_written_into_the_cookie_with_the_right_key_even_is_not_believed(
         claimed = replace(payload, role=Role.ADMIN, user="root")
         _, made = split(cookie.made(claimed, 60).partition(b";")[0])
         identity = await replica.ask(name + b"=" + made)
-        assert identity == Identity("ada@example.com", Role.VIEWER, "session")
+        assert identity == Identity("ada@example.com", Role.VIEWER, "session", ADA.issuer, ADA.subject)
         for other in (replace(claimed, key="A" * 43), replace(claimed, generation=2)):
             _, made = split(cookie.made(other, 60).partition(b";")[0])
             assert not await asked(replica, name, made)
