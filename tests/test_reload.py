@@ -258,6 +258,7 @@ def test_nobody_else_may_enter_the_control_socket(place: Place) -> None:
 
 def test_reloads_leave_no_task_thread_or_descriptor_behind(place: Place) -> None:
     place.reload()
+    assert place.ask().status_code == 200
     time.sleep(1)
     folder = Path(f"/proc/{place.service.process.pid}")
 
@@ -271,7 +272,8 @@ def test_reloads_leave_no_task_thread_or_descriptor_behind(place: Place) -> None
         assert place.ask().status_code == 200
     time.sleep(1)
     after = count("fd"), count("task")
-    assert after[0] <= before[0] + 1
+    # Connections, of clients and to MLflow, come and go; what each reload left would be eight.
+    assert after[0] <= before[0] + 3
     assert after[1] <= before[1] + 1
 
 
