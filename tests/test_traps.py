@@ -234,8 +234,8 @@ def test_trap_10_a_large_body_stops_before_mlflow(service: Service, tap: Tap) ->
 def test_trap_10_few_downloads_that_mlflow_reads_whole_are_inside_it_at_once(
     service: Service, tap: Tap
 ) -> None:
-    """A slow client makes MLflow hold the file in memory: so many may, half of them of one user (slots.py), and
-    the rest wait here."""
+    """A slow client makes MLflow hold the file in memory: so many may, half of them of one user, and the
+    rest wait here (slots.py)."""
     run = run_with_file(service, "whole", b"x" * (24 * 1024**2))
     path = f"/get-artifact?run_id={run}&path=file"
 
