@@ -13,7 +13,6 @@ from proxy.edge import Edge
 from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
 from proxy.hosts import LOOPBACK, Hosts
-from proxy.http1 import Pool
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
@@ -47,11 +46,6 @@ class Applications:
     scraper: Edge
     """The metrics and the probes, without a credential (PROXY_METRICS_ADDRESS)."""
     ways: Ways
-
-    @property
-    def pool(self) -> Pool:
-        """The connections to MLflow."""
-        return self.ways.pool
 
 
 def applications(

@@ -11,7 +11,7 @@ from typing import Protocol
 from proxy.exchange import Exchange, Refused
 from proxy.slots import Outcome, Slots
 
-__all__ = ["Hold", "Mlflow", "Slots", "Submissions"]
+__all__ = ["Hold", "Mlflow", "Submissions"]
 
 RETRY_SECONDS = 0.05
 

@@ -114,7 +114,7 @@ def standing(
         "tasks": len(asyncio.all_tasks()),
         "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208
         "passages": len(watchdog.passages),
-        "idle": len(apps.pool._idle),
+        "idle": len(apps.ways.pool._idle),
         "waiting": hold.waiting,
         "bytes_held": hold.bytes_held,
         "slots": sum(metrics.slots().values()),

@@ -90,11 +90,6 @@ class MlflowServer(State):
         """The number of the latest start, whatever became of it."""
         return self._starts.number
 
-    @property
-    def jobs_paused(self) -> bool:
-        """Whether a request that submits a job has to wait (`submissions`)."""
-        return self.submissions.paused
-
     async def stop(self, grace: float) -> None:
         """End MLflow, within `grace` seconds in good order and by force after that; return when nothing is
         left."""

@@ -122,7 +122,7 @@ class Wired:
             for task in background:
                 task.cancel()
             upstream.close()
-            apps.pool.close()
+            apps.ways.pool.close()
 
     def start(self) -> threading.Thread:
         thread = threading.Thread(target=lambda: asyncio.run(self.run()))
