@@ -22,11 +22,16 @@ def alone(behave: str) -> None:
     os.wait()
 
 
-def stay(behave: str) -> None:
+def deafen(behave: str) -> None:
+    """Take the signals as this kind does."""
     if behave != "obey":
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def stay(behave: str) -> None:
+    deafen(behave)
     while True:
         if behave == "fork":
             if os.fork() == 0:
@@ -38,6 +43,8 @@ def stay(behave: str) -> None:
 
 
 behave = sys.argv[1]
+if behave in ("obey", "stubborn"):
+    deafen(behave)  # before anybody is told that we are here
 print("here", flush=True)
 if behave == "exit":
     if len(sys.argv) > 3:

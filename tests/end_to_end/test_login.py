@@ -169,6 +169,9 @@ def test_processes_log_for_minutes_with_access_tokens_of_seconds(here: World, pe
     """RUN seconds from PROCESSES processes with one file: no call fails, one renewal for all of them."""
     sign_in(person, here, "--no-token")
     assert not (person.folder / "credentials").exists()
+    # Two processes that make one experiment at a time are told 400 by MLflow, and its client copes.
+    make = "import mlflow; print(mlflow.set_experiment('a long run').name)"
+    assert works(program(person, here, make, MLFLOW_TRACKING_AUTH="mlflow-proxy")) == "a long run"
     refreshed = renewals(here.provider)
     before = len(here.service.access_log())
     running = [
@@ -181,8 +184,7 @@ def test_processes_log_for_minutes_with_access_tokens_of_seconds(here: World, pe
         assert logged > RUN
     lines = [line for line in here.service.access_log()[before:] if line["user"] == "bob@example.com"]
     assert len(lines) > PROCESSES * RUN
-    assert {line["status"] for line in lines} <= {200, 404}, "a 404 is the experiment that there was not yet"
-    assert all(line["operation"] == "get-experiment-by-name" for line in lines if line["status"] == 404)
+    assert {line["status"] for line in lines} == {200}
     asked = renewals(here.provider) - refreshed
     used = len({line["credential"] for line in lines})
     # Each renewal gave one token that all used; one at the very end may not have been used any more.
