@@ -17,6 +17,7 @@ from proxy import guard
 from proxy.http1 import fetch
 from proxy.mlflow_server import REASONS
 from proxy.mlflow_server.command import MARKER
+from proxy.mlflow_server.delays import HEALTHY, Delays
 
 __all__ = ["place"]
 
@@ -74,6 +75,27 @@ def test_an_exit_that_nobody_asked_for_is_a_failure_whatever_its_code(place: Pat
             life.plan()
             assert await life.server.wait_ready(10)
         assert set(life.server.restarts) == REASONS
+
+    asyncio.run(run())
+
+
+def test_one_that_had_become_ready_is_soon_started_again_and_one_that_never_does_ever_later() -> None:
+    delays = Delays()
+    assert [delays.after(1.0) for _ in range(5)] == [1, 2, 4, 4, 4], "killed again and again"
+    assert [delays.after(None) for _ in range(6)] == [4, 8, 16, 30, 30, 30]
+    assert delays.after(0.1) == 4, "it can start after all"
+    assert delays.after(HEALTHY) == 1, "that was long ago"
+    assert delays.after(None) == 2
+
+
+def test_mlflow_killed_again_and_again_is_waited_for_no_longer_each_time(place: Path) -> None:
+    async def run() -> None:
+        async with living(place, {}) as life:
+            for times in range(1, 5):
+                assert await life.server.wait_ready(20)
+                os.kill(life.server.pid or 0, signal.SIGKILL)
+                await until(lambda times=times: life.server.restarts["killed"] == times)
+            assert [what["delay"] for what in life.of("restart")] == [1, 2, 4, 4]
 
     asyncio.run(run())
 

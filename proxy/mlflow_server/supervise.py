@@ -16,6 +16,7 @@ from proxy import guard
 from proxy.data_dir import layout
 from proxy.errors import UserError
 from proxy.mlflow_server import leftovers
+from proxy.mlflow_server.delays import Delays
 from proxy.mlflow_server.generation import Exit, Generation
 from proxy.mlflow_server.jobs import Submissions
 from proxy.mlflow_server.migrating import Migrating
@@ -35,11 +36,6 @@ REASONS = frozenset({"exited", "killed", "start_timeout", "guard_lost", "jobs_lo
 exited: by itself, whatever its code; killed: by a signal; start_timeout: not ready in
 PROXY_MLFLOW_START_TIMEOUT; guard_lost: the guard was killed; jobs_lost: the job runner ended, which MLflow
 itself never notices."""
-
-FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
-"""Seconds before MLflow is started again: doubled each time, and short again after HEALTHY seconds of being
-ready."""
-HEALTHY = 60.0
 
 JOBS_PATIENCE = 600.0
 """Seconds in which a lost job runner restarts MLflow once; a second loss is reported and no more, because one
@@ -223,16 +219,15 @@ class MlflowServer(State):
             if killed := await leftovers.end_earlier(self._running_file):
                 logger.warning("ended %d processes that an earlier instance had left", killed)
             self._plan = plan_of(self._settings, self._passthrough, self._jobs_port, self._jobs_token)
-            delay = FIRST_DELAY
+            delays = Delays()
             while not self._stop_asked.is_set():
                 if (ended := await self._generations()) is None:
                     break
                 current, over = ended
-                if current.ready_since is not None and time.monotonic() - current.ready_since >= HEALTHY:
-                    delay = FIRST_DELAY
+                since = current.ready_since
+                delay = delays.after(None if since is None else time.monotonic() - since)
                 self._report(current, over, delay)
                 await self._pause(delay)
-                delay = min(delay * 2, LONGEST_DELAY)
         finally:
             await self._end_roll()
             if self._plan is not None:
