@@ -91,10 +91,12 @@ def test_one_that_had_become_ready_is_soon_started_again_and_one_that_never_does
 def test_mlflow_killed_again_and_again_is_waited_for_no_longer_each_time(place: Path) -> None:
     async def run() -> None:
         async with living(place, {}) as life:
-            for times in range(1, 5):
+            killed: list[int] = []
+            for _ in range(4):
                 assert await life.server.wait_ready(20)
-                os.kill(life.server.pid or 0, signal.SIGKILL)
-                await until(lambda times=times: life.server.restarts["killed"] == times)
+                killed.append(life.server.pid or 0)
+                os.kill(killed[-1], signal.SIGKILL)
+                await until(lambda: life.server.restarts["killed"] == len(killed), 20)
             assert [what["delay"] for what in life.of("restart")] == [1, 2, 4, 4]
 
     asyncio.run(run())
