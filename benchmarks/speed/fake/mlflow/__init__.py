@@ -1,0 +1,1 @@
+"""Stands in MLflow's place, so that what is measured is the proxy: put on PYTHONPATH for it."""
