@@ -24,6 +24,8 @@ class State:
         """Where requests go. Missing while nothing is ready; another file (another inode) with each
         generation."""
         self.ready = False
+        self.away_since: float | None = None
+        """When it was last seen to go, in ``time.monotonic()`` seconds; None where it was never up."""
         self.started_at: float | None = None
         """Unix time at which the running generation was started."""
         self._observe = observe
@@ -113,5 +115,7 @@ class State:
         """Nothing is served any more: no connection may be made to what is ending."""
         self._state = state
         self._set_ready(False)
+        if self._now_up.is_set():
+            self.away_since = time.monotonic()
         self._now_up.clear()
         self.socket.unlink(missing_ok=True)
