@@ -40,6 +40,11 @@ SLOT_KINDS = frozenset({"flask", "pages", "whole"})
 ROLLS = frozenset({"done", "failed"})
 WAITS = frozenset({"again", "jobs", "mlflow", "place", "user"})
 PROBLEMS = frozenset({"away", "failed", "frozen", "refused", "silent", "worker"})
+CALLERS = frozenset({"basic", "jwt", "session", "token"})
+WITHIN = {"15m": 900.0, "1d": 86_400.0}
+"""How long ago somebody may have called last to be active, in seconds, by the label's value."""
+MOST_CALLERS = 20_000
+"""Callers remembered at once; where there are more, it begins again."""
 
 # MLflow's own answers take 5 to 25 ms; gigabytes up or down, minutes. Each bound is two series an operation.
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -62,6 +67,8 @@ class Child(Protocol):
     def rolls(self) -> Mapping[str, int]: ...
     @property
     def problems(self) -> Mapping[str, int]: ...
+    @property
+    def problem(self) -> str | None: ...
     @property
     def probe_seconds(self) -> float | None: ...
 
@@ -137,6 +144,7 @@ class Metrics(Collector):
         self._abandoned = 0
         self._resent: dict[tuple[str, str], int] = {}
         self._in_flight = 0
+        self._callers: dict[tuple[str, str], float] = {}
         self._build = {
             "version": version,
             "mlflow_version": mlflow_version,
@@ -186,6 +194,13 @@ class Metrics(Collector):
             histogram.total += seconds
         per_operation.bytes_in += exchange.bytes_in
         per_operation.bytes_out += exchange.bytes_out
+        identity = exchange.identity
+        if identity is not None:
+            caller = (identity.method, identity.user)
+            callers = self._callers
+            if caller not in callers and len(callers) >= MOST_CALLERS:
+                callers.clear()
+            callers[caller] = exchange.received
         if exchange.refusal is not None:
             _count(self._refusals, exchange.refusal)
         if exchange.error is not None:
@@ -353,6 +368,27 @@ class Metrics(Collector):
         for pair, number in sorted(self._authentications.copy().items()):
             authentications.add_metric(pair, number)
         yield authentications
+        yield self._active()
+
+    def _active(self) -> Metric:
+        """Who called lately; who did so longest ago is forgotten here."""
+        active = GaugeMetricFamily(
+            PREFIX + "active_users",
+            "Users who called within that time, by how they were known.",
+            labels=("method", "within"),
+        )
+        now = time.time()
+        numbers = {(method, within): 0 for method in sorted(CALLERS) for within in WITHIN}
+        for caller, last in self._callers.copy().items():
+            ago = now - last
+            if ago > max(WITHIN.values()):
+                self._callers.pop(caller, None)
+            for within, longest in WITHIN.items():
+                if ago <= longest and caller[0] in CALLERS:
+                    numbers[caller[0], within] += 1
+        for labels, number in numbers.items():
+            active.add_metric(labels, number)
+        return active
 
     def _of_mlflow(self) -> Iterator[Metric]:
         child = self.child
@@ -371,6 +407,15 @@ class Metrics(Collector):
         yield _by("mlflow_restarts", "Times MLflow was started again, by reason.", "reason", restarts)
         rolls = _closed(ROLLS, child.rolls)
         yield _by("mlflow_rolls", "Times another MLflow was put beside the running one.", "result", rolls)
+        now = GaugeMetricFamily(
+            PREFIX + "mlflow_problem",
+            "1 for what is wrong with MLflow now, 0 for the rest.",
+            labels=("kind",),
+        )
+        problem = child.problem
+        for kind in sorted(PROBLEMS):
+            now.add_metric((kind,), kind == problem)
+        yield now
         problems = _closed(PROBLEMS, child.problems)
         yield _by("mlflow_problems", "Times MLflow was seen to fail, by what was seen.", "kind", problems)
         if child.probe_seconds is not None:

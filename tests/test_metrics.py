@@ -20,6 +20,7 @@ from prometheus_client.samples import Sample
 from proxy import auth, hold, metrics
 from proxy.auth import oidc
 from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
+from proxy.identity import Identity, Role
 from proxy.metrics import BOUNDS, Metrics
 from proxy.mlflow_server import probing, supervise
 from proxy.operations import OPERATIONS, UNKNOWN, UNPARSED, operation_of
@@ -37,6 +38,7 @@ class RunningMlflow:
     restarts: Counter[str] = field(default_factory=lambda: Counter({"killed": 2}))
     rolls: Counter[str] = field(default_factory=lambda: Counter({"done": 2}))
     problems: Counter[str] = field(default_factory=lambda: Counter({"frozen": 1}))
+    problem: str | None = "frozen"
     probe_seconds: float | None = 0.25
 
 
@@ -163,6 +165,7 @@ def test_a_storm_of_strange_requests_makes_no_labels(counted: Metrics) -> None:
         "reason": ERRORS | REFUSALS | metrics.RESTART_REASONS | metrics.WAITS | {"other"},
         "result": metrics.AUTH_RESULTS | metrics.ROLLS | {"other"},
         "kind": metrics.SLOT_KINDS | metrics.PROBLEMS,
+        "within": set(metrics.WITHIN),
         "le": {*map(str, BOUNDS), "+Inf"},
     }
     seen = [s for s in samples(counted) if s.name.startswith("mlflow_proxy_") and "build_info" not in s.name]
@@ -205,6 +208,8 @@ def test_mlflow_the_certificate_and_the_waiting_are_read_at_the_scrape(counted: 
     assert value(counted, "users_held_up") == 3
     assert value(counted, "mlflow_problems_total", kind="frozen") == 1
     assert value(counted, "mlflow_probe_seconds") == 0.25
+    assert value(counted, "mlflow_problem", kind="frozen") == 1
+    assert value(counted, "mlflow_problem", kind="away") == 0
     assert value(counted, "slots_in_use", kind="flask") == 5
     assert value(counted, "log_lines_dropped_total") == 6
     assert value(counted, "audit_lines_lost_total") == 2
@@ -295,6 +300,43 @@ def test_what_was_sent_again_is_counted_by_reason(counted: Metrics) -> None:
     assert again.operation is not None
     assert value(counted, name, operation=again.operation.name, reason="reset") == 2
     assert value(counted, name, operation=again.operation.name, reason="other") == 1
+
+
+def test_callers_count_as_active_by_how_they_were_known_for_as_long_as_they_were_heard_of_lately(
+    counted: Metrics,
+) -> None:
+    def called(user: str, method: str, ago: float) -> None:
+        exchange = finished()
+        exchange.identity = Identity(user, Role.EDITOR, method)
+        exchange.received = time.time() - ago
+        counted.observe(exchange)
+
+    for user, method, ago in (
+        ("ada", "session", 5),
+        ("ada", "session", 1),
+        ("ada", "token", 1),
+        ("grace", "token", 2),
+        ("linus", "token", 3_600),
+        ("alan", "basic", 100_000),
+        ("prometheus", "metrics", 1),
+    ):
+        called(user, method, ago)
+
+    def active(within: str) -> dict[str, float]:
+        found = [s for s in samples(counted) if s.name == "mlflow_proxy_active_users"]
+        return {s.labels["method"]: s.value for s in found if s.labels["within"] == within}
+
+    assert active("15m") == {"basic": 0, "jwt": 0, "session": 1, "token": 2}
+    assert active("1d") == {"basic": 0, "jwt": 0, "session": 1, "token": 3}
+    assert ("basic", "alan") not in counted._callers
+
+
+def test_no_number_of_callers_fills_the_memory(counted: Metrics) -> None:
+    exchange = finished()
+    for number in range(metrics.MOST_CALLERS + 10):
+        exchange.identity = Identity(f"job-{number}", Role.EDITOR, "jwt")
+        counted.observe(exchange)
+    assert len(counted._callers) == 10
 
 
 def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:

@@ -28,6 +28,8 @@ class State:
         """When it was last seen to go, in ``time.monotonic()`` seconds; None where it was never up."""
         self.started_at: float | None = None
         """Unix time at which the running generation was started."""
+        self.problem: str | None = None
+        """What is wrong with the running generation now, by probing.PROBLEMS."""
         self._observe = observe
         self._current: Generation | None = None
         self._state = "MLflow has not been started"
@@ -86,6 +88,7 @@ class State:
         return self._current
 
     def _looked(self, found: Problem | None) -> None:
+        self.problem = None if found is None else found.kind
         problem = None if found is None else found.text
         if problem != self._database_problem:
             self._database_problem = problem
@@ -114,6 +117,7 @@ class State:
     def _unready(self, state: str) -> None:
         """Nothing is served any more: no connection may be made to what is ending."""
         self._state = state
+        self.problem = None
         self._set_ready(False)
         if self._now_up.is_set():
             self.away_since = time.monotonic()

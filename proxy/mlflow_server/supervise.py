@@ -357,7 +357,7 @@ class MlflowServer(State):
         """Have requests reach it, in the place of `old` where there is one."""
         self._current, self._plan, self._settings = current, plan, plan.settings
         self._grace = plan.settings.grace_seconds
-        self._database_problem = self._jobs_problem = None
+        self.problem = self._database_problem = self._jobs_problem = None
         self.started_at = current.started_at
         self._starts.renote()
         if old is None:
