@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ Command = Callable[[dict[str, Any], Say], Awaitable[bool]]
 async def listening(path: Path, commands: dict[str, Command]) -> AsyncIterator[None]:
     """Carry out commands, by name, for whoever may connect to `path`.
 
-    A command gets the line as it was sent and a function that tells the client something; it returns whether
-    it succeeded. The client's leaving ends no command.
+    A command gets the line as it was sent, with the client's user id as ``uid``, and a function that tells
+    the client something; it returns whether it succeeded. The client's leaving ends no command.
     """
     under_way: set[asyncio.Task[None]] = set()
 
@@ -68,6 +69,7 @@ async def _one(
     try:
         asked = json.loads(await asyncio.wait_for(reader.readline(), 10))
         command = commands.get(asked["do"])
+        asked["uid"] = _uid(writer)  # Linux says so, whatever the line does
         if command is None:
             tell(say=f"this service knows no command {asked['do']!r}", done=False)
             return
@@ -81,6 +83,12 @@ async def _one(
         with contextlib.suppress(OSError):
             await writer.drain()
         writer.close()
+
+
+def _uid(writer: asyncio.StreamWriter) -> int:
+    """Of the process that connected (unix(7), SO_PEERCRED)."""
+    credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return struct.unpack("3i", credentials)[1]  # type: ignore[no-any-return]
 
 
 def ask(directory: Path, **command: Any) -> Iterator[str | bool]:

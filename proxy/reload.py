@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy import certificates, first_start
+from proxy.audit import Audit, Outcome
+from proxy.audit.commands import machine_user
 from proxy.control import Say
 from proxy.errors import UserError
 from proxy.mlflow_server import MlflowServer
@@ -40,6 +43,28 @@ class Parts:
     mlflow: MlflowServer
     store: Store
     tls: certificates.TlsContext | None
+    audit: Audit
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who asked for it: a user of this machine by a command, or whoever sent the signal."""
+
+    way: str
+    """``command`` or ``signal``."""
+    uid: int | None = None
+    sudo: str | None = None
+    """Who became that user by sudo, as their command says."""
+
+    @classmethod
+    def of(cls, asked: dict[str, Any]) -> Operator:
+        """Of a command, as control.listening gives it."""
+        sudo = asked.get("sudo")
+        return cls("command", asked["uid"], sudo if isinstance(sudo, str) else None)
+
+
+SIGNAL = Operator("signal")
+_ROOM = 500  # characters of a text in a line of the audit log
 
 
 class Reloader:
@@ -50,12 +75,13 @@ class Reloader:
         self._parts = parts
         self._one = asyncio.Lock()
 
-    async def reload(self, say: Say = lambda _: None, *, roll: bool = False) -> bool:
+    async def reload(self, say: Say = lambda _: None, *, by: Operator = SIGNAL, roll: bool = False) -> bool:
         """Read everything again and take up what can be; False where nothing was changed because of a
         mistake, or MLflow does not become ready with it.
 
         MLflow is restarted beside the running one where its part has changed, or with `roll` in any case.
-        `say` gets each line for a person; the log has them too. No line holds a secret.
+        `say` gets each line for a person; the log has them too, and the audit log says that it was done, and
+        `by` whom. No line holds a secret.
         """
 
         def tell(text: str, level: int = logging.INFO) -> None:
@@ -64,14 +90,35 @@ class Reloader:
 
         async with self._one:
             try:
-                return await self._reload(tell, roll)
+                return await self._reload(tell, roll, by)
             except UserError as error:
                 for line in str(error).splitlines():
                     tell(line, logging.ERROR)
                 tell("nothing was changed", logging.ERROR)
+                self._note(by, "failed", reason="mistake")
                 return False
 
-    async def _reload(self, tell: Callable[..., None], roll: bool) -> bool:
+    def _note(self, by: Operator, outcome: Outcome, found: Comparison | None = None, **details: Any) -> None:
+        """Have the audit log tell of it: which variables, never their values."""
+        names: dict[str, list[str]] = {"changed": [], "left": []}
+        for change in () if found is None else found.changes:
+            names["left" if change.needs_start else "changed"].append(change.variable)
+        for key, variables in names.items():
+            texts = textwrap.wrap(", ".join(variables), _ROOM, break_long_words=False)
+            details |= {
+                f"{key}_{number}" if number > 1 else key: text for number, text in enumerate(texts, 1)
+            }
+        self._parts.audit.record(
+            "settings_reloaded",
+            user="" if by.uid is None else machine_user(by.uid),
+            auth="" if by.uid is None else "command",
+            outcome=outcome,
+            way=by.way,
+            sudo=by.sudo,
+            **details,
+        )
+
+    async def _reload(self, tell: Callable[..., None], roll: bool, by: Operator) -> bool:
         parts = self._parts
         loaded = await asyncio.to_thread(parts.reread)
         found = compare(self.loaded, loaded)
@@ -103,8 +150,11 @@ class Reloader:
                     for line in () if rolled.ok else rolled.lines:
                         tell(f"    {line[:500]}", logging.ERROR)
                     if not rolled.ok:
-                        if not taken:
+                        if taken:
+                            self._note(by, "success", found, reason="not_ready")
+                        else:
                             tell("nothing was changed", logging.ERROR)
+                            self._note(by, "failed", reason="not_ready")
                         return False
                 else:
                     parts.mlflow.adopt(settings)
@@ -117,6 +167,7 @@ class Reloader:
                 other.close()
         if parts.tls is not None and await asyncio.to_thread(parts.tls.reload):
             tell("the renewed certificate is served")
+        self._note(by, "success", found, restarted=roll)
         _conclude(found, roll, tell)
         return True
 

@@ -32,7 +32,7 @@ from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer, schema
 from proxy.pages import brand, templating
 from proxy.protocol import ProxyProtocol
-from proxy.reload import Parts, Reloader
+from proxy.reload import Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings, database_uri
 from proxy.watchdog import Watchdog
@@ -159,9 +159,11 @@ async def _serve(
         public = _Server(_config(doors["public"], settings, tls), main)
         servers.append(public)
         (await prepare(settings, password)).take_up()
-        reloader = Reloader(loaded, Parts(reread, prepare, mlflow, ground.store, tls))
+        reloader = Reloader(loaded, Parts(reread, prepare, mlflow, ground.store, tls, ground.audit))
         commands: dict[str, control.Command] = {
-            "reload": lambda asked, say: reloader.reload(say, roll=bool(asked.get("roll")))
+            "reload": lambda asked, say: reloader.reload(
+                say, by=Operator.of(asked), roll=bool(asked.get("roll"))
+            )
         }
         await stack.enter_async_context(control.listening(runtime / control.NAME, commands))
         await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run()], tls)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
+import pwd
 import secrets
 import signal
 import stat
@@ -220,6 +222,51 @@ def test_sighup_does_the_same_with_its_result_in_the_log(place: Place) -> None:
         time.sleep(0.05)
     assert place.ask().status_code == 401
     assert place.ask(password=OTHER).status_code == 200
+
+
+def test_the_audit_log_says_who_had_what_read_again_and_no_value(place: Place) -> None:
+    place.write(
+        PROXY_METRICS_TOKEN="a-token-for-the-scraper", PROXY_HOLD_SECONDS="7", PROXY_LOG_FORMAT="combined"
+    )
+    assert place.reload().returncode == 0
+    place.write(PROXY_HOLD_SECONDS="never")
+    assert place.reload().returncode == 1
+    place.plan(exit=4)
+    place.write(PROXY_HOLD_SECONDS="8", AWS_SECRET_ACCESS_KEY="new-secret")
+    assert place.reload().returncode == 1
+    place.plan()
+    place.service.process.send_signal(signal.SIGHUP)
+    file = place.folder / "mlflow-data" / "audit" / "audit.jsonl"
+
+    def lines() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in file.read_text().splitlines()]
+        return [line for line in found if line["event"] == "settings_reloaded"]
+
+    deadline = time.monotonic() + 60
+    while len(lines()) < 4:
+        assert time.monotonic() < deadline, place.service.log()
+        time.sleep(0.05)
+    command, mistake, unready, signalled = lines()
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert (command["user"], command["auth"], command["outcome"]) == (me, "command", "success")
+    assert command["details"] == {
+        "way": "command",
+        "changed": "PROXY_METRICS_TOKEN, PROXY_HOLD_SECONDS",
+        "left": "PROXY_LOG_FORMAT",
+        "restarted": False,
+    }
+    assert (mistake["user"], mistake["outcome"]) == (me, "failed")
+    assert mistake["details"] == {"way": "command", "reason": "mistake"}
+    assert (unready["outcome"], unready["details"]["reason"]) == ("failed", "not_ready")
+    assert (signalled["user"], signalled["auth"], signalled["outcome"]) == (None, None, "success")
+    assert signalled["details"] == {
+        "way": "signal",
+        "changed": "PROXY_HOLD_SECONDS, AWS_SECRET_ACCESS_KEY",
+        "left": "PROXY_LOG_FORMAT",
+        "restarted": True,
+    }
+    assert "scraper" not in file.read_text()
+    assert "new-secret" not in file.read_text()
 
 
 def test_users_are_exchanged_and_a_request_under_way_is_finished(place: Place) -> None:

@@ -71,7 +71,7 @@ class _Commands:
 
     def __init__(self) -> None:
         self.pending: deque[Entry] = deque()
-        self._user = _who()
+        self._user = machine_user(os.getuid())
 
     def record(
         self,
@@ -79,6 +79,7 @@ class _Commands:
         *,
         exchange: Exchange | None = None,
         user: str = "",
+        auth: str = "",
         credential: str = "",
         client: str = "",
         target: Mapping[str, str] | None = None,
@@ -103,11 +104,12 @@ class _Commands:
         )
 
 
-def _who() -> str:
+def machine_user(uid: int) -> str:
+    """What a user of this machine is called."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {os.getuid()}"
+        return f"uid {uid}"
 
 
 def _write(settings: Settings, file: ChainFile, keys: Keys, pending: deque[Entry]) -> None:

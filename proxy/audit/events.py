@@ -37,6 +37,7 @@ Event = Literal[
     # The service and the log itself.
     "service_started",
     "service_stopped",
+    "settings_reloaded",
     "chain_started",
     "chain_continued",
     "chain_broken",
@@ -60,6 +61,7 @@ class Audit(Protocol):
         *,
         exchange: Exchange | None = None,
         user: str = "",
+        auth: str = "",
         credential: str = "",
         client: str = "",
         target: Mapping[str, str] | None = None,
@@ -69,9 +71,10 @@ class Audit(Protocol):
         """Note an event; from any thread. Never blocks, never raises.
 
         Who acted, with what and from where is the exchange's identity, credential, session and client;
-        `user`, `credential` (an id, never a secret) and `client` say so where there is no exchange, and go
-        before the exchange's where they are given. `target` is what it was done to, beside what the exchange
-        names: experiment_id, run_id, model, user, token (its id), token_name, session, service_account.
+        `user`, `auth` (how they were known), `credential` (an id, never a secret) and `client` say so where
+        there is no exchange, and go before the exchange's where they are given. `target` is what it was done
+        to, beside what the exchange names: experiment_id, run_id, model, user, token (its id), token_name,
+        session, service_account.
         `details` is anything else that is worth a word, flat and short; a secret never is.
         """
 
@@ -89,6 +92,7 @@ class NoAudit:
         *,
         exchange: Exchange | None = None,
         user: str = "",
+        auth: str = "",
         credential: str = "",
         client: str = "",
         target: Mapping[str, str] | None = None,

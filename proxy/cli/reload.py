@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ def reload(given: dict[str, str | None], *, roll: bool) -> None:
     named = given.get("PROXY_DATA_DIR")
     # Where it is named, the settings need not be readable here: it is the service that reads them.
     directory = Path(named).absolute() if named else read(given).settings.data_dir
-    for told in control.ask(directory, do="reload", roll=roll):
+    for told in control.ask(directory, do="reload", roll=roll, sudo=os.environ.get("SUDO_USER")):
         if isinstance(told, bool):
             sys.exit(0 if told else 1)
         click.echo(f"mlflow-proxy: {told}")
