@@ -190,7 +190,7 @@ class Gate:
                     if _ui_file(exchange) and sign_in.sessions.knew(cookie):
                         # A page that stays open loads its parts as they are needed: without them it breaks
                         # before it can offer to sign in again. They are MLflow's, and hold nobody's data.
-                        return self._forward
+                        return self._answers.get(operation.name, self._forward)
                     if is_navigation(scope):
                         exchange.refusal = outcome.reason
                         return sign_in.redirect

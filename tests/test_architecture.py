@@ -45,6 +45,8 @@ MAY_IMPORT = {
     "ui_script": {"exchange"},
     "protocol": {"held_back"},
     "held_back": set(),
+    "codings": set(),
+    "ui": {"codings", "exchange"},
 }  # fmt: skip
 # Which rooms may import that one.
 ONLY_FOR = {"app": {"serve"}, "serve": {"cli"}, "cli": {"__main__"}}
@@ -54,6 +56,8 @@ DOORS = {
     "uvicorn": {"protocol", "serve"},
     "uvloop": {"serve"},
     "prometheus_client": {"metrics"},
+    "brotli": {"codings"},
+    "backports": {"codings"},
     "argon2": {"auth"},
     "bcrypt": {"auth"},
     # The sessions encrypt the provider's tokens (auth/session/sealing.py).
