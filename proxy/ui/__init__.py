@@ -1,0 +1,1 @@
+"""The files of MLflow's UI, served from here: compressed once, and also while MLflow is away."""
