@@ -27,6 +27,14 @@ END_WITHIN = 30  # seconds that MLflow gets to end in good order
 _MLFLOW = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
+class NotReady(Exception):
+    """An arrangement does not serve, or not any more; the text says where its log is."""
+
+
+class Refused(Exception):
+    """An arrangement did not do what it was told to; what was there before goes on."""
+
+
 class Arrangement(ABC):
     """A server of MLflow's API at `url`, on the database at `uri`, with its files in `folder`."""
 
@@ -51,7 +59,7 @@ class Arrangement(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether MLflow reaches its database, asked of whoever knows."""
+        """Whether MLflow reaches its database, asked of whoever knows; NotReady where it never will."""
 
     @abstractmethod
     def mlflow(self) -> dict[int, str]:
@@ -59,11 +67,14 @@ class Arrangement(ABC):
 
     @abstractmethod
     def restart(self) -> None:
-        """Put a new MLflow in the place of the running one, as an operator would; returns when it is."""
+        """Put a new MLflow in the place of the running one, as an operator would; returns when it is.
+
+        Raises NotReady or Refused where it is not.
+        """
 
     @abstractmethod
     def move(self, uri: str) -> None:
-        """The same, onto that database."""
+        """The same, onto that database; afterwards `uri` names the one it runs on."""
 
     def kill(self, which: str) -> None:
         """SIGKILL to `mlflow server` (parent), its web server (worker), or all of it at once (group)."""
@@ -78,7 +89,7 @@ class Arrangement(ABC):
         deadline = time.monotonic() + patience
         while not self.ready():
             if time.monotonic() > deadline:
-                sys.exit(f"{self.name} is not ready after {patience:.0f} s: see {self.folder}")
+                raise NotReady(f"{self.name} is not ready after {patience:.0f} s: see {self.folder}")
             time.sleep(0.2)
 
 
@@ -118,7 +129,7 @@ class Proxy(Arrangement):
 
     def ready(self) -> bool:
         if self.process.poll() is not None:
-            sys.exit((self.folder / "log").read_text()[-3000:])
+            raise NotReady((self.folder / "log").read_text()[-3000:])
         return _answers(f"{self.url}/readyz")
 
     def mlflow(self) -> dict[int, str]:
@@ -128,8 +139,13 @@ class Proxy(Arrangement):
         self._reload("--roll")
 
     def move(self, uri: str) -> None:
+        before = self.uri
         self._set(uri)
-        self._reload()
+        try:
+            self._reload()
+        except Refused:
+            self._set(before)
+            raise
 
     def _set(self, uri: str) -> None:
         self.uri = uri
@@ -146,7 +162,7 @@ class Proxy(Arrangement):
         with (self.folder / "reloads").open("a") as log:
             log.write(f"{time.time():.1f} exit code {done.returncode}\n{done.stdout}{done.stderr}")
         if done.returncode:
-            raise RuntimeError(f"reload failed: {done.stdout}{done.stderr}")
+            raise Refused(f"reload failed: {done.stdout}{done.stderr}")
 
 
 class Bare(Arrangement):
@@ -247,7 +263,7 @@ class _Behind(Bare):
 
     def ready(self) -> bool:
         if self.front.poll() is not None:
-            sys.exit((self.folder / "front.log").read_text()[-3000:])
+            raise NotReady((self.folder / "front.log").read_text()[-3000:])
         return super().ready()
 
     def stop(self) -> None:

@@ -15,12 +15,13 @@ from mlflow.tracking import MlflowClient
 
 # What mlflow-proxy says where it can't know; the ledger has it in the text of the client's exception.
 UNSAFE = "is not repeated, because"
+_TOLD = ("call", "mark", "began", "took", "error")
 KEPT = 32 * 2**20  # bytes of an upload that can be sent again: PROXY_RESEND_BODY_LIMIT's default
 
 
 @dataclass
 class Verdict:
-    """Counts of one scenario. `failed` are calls that raised, by kind."""
+    """Counts of one scenario. `failed` are calls that raised, by kind; `failures` each of them."""
 
     calls: int = 0
     runs: int = 0
@@ -41,6 +42,7 @@ class Verdict:
     longest_pause: float = 0.0
     longest_call: float = 0.0
     examples: dict[str, str] = field(default_factory=dict)
+    failures: list[dict[str, Any]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -96,6 +98,7 @@ def _read(ledger: Path, verdict: Verdict, lines: dict[str, list[dict[str, Any]]]
             which = kind(line)
             verdict.failed[which] += 1
             verdict.reasons[f"{which}: {line['call']}"] += 1
+            verdict.failures.append({"kind": which, **{key: line[key] for key in _TOLD}})
             verdict.examples.setdefault(f"{which}: {line['call']}", line["error"][:600])
 
 

@@ -1,13 +1,16 @@
 """MLflow is killed, restarted and moved while clients log: what fails, is lost, doubled or wrong?
 
-    .venv/bin/python benchmarks/chaos/run.py [--minutes 1] [--arrangements proxy,bare,nginx,caddy]
+    .venv/bin/python benchmarks/chaos/run.py [--minutes 3] [--others 1]
+                                             [--arrangements proxy,bare,nginx,caddy]
                                              [--scenarios kill,kill-retry,roll,login,database]
 
 Eight processes with MLflow's own client log to each arrangement in turn: create a run, log batches and single
 metrics, set a tag, 20 MB artifacts up and down, search, end the run. Meanwhile one thing is done to MLflow
-again and again. Afterwards each client's ledger of what it was told is held against what MLflow has. Prints a
-table in Markdown; --json FILE keeps all counts, --keep FOLDER the logs and ledgers. It needs PostgreSQL
-(initdb, postgres, psql, pg_isready), and nginx and Caddy where they are asked for.
+again and again. Afterwards each client's ledger of what it was told is held against what MLflow has. All
+arrangements run all the while, each on a PostgreSQL of its own, and take turns scenario by scenario, so that
+what else the machine does is spread over them. Prints a table in Markdown; --json FILE keeps all counts and
+each failure, --keep FOLDER the logs and ledgers. It needs PostgreSQL (initdb, postgres, psql, pg_isready),
+and nginx and Caddy where they are asked for. Exit code 1 where an arrangement did not outlast its scenario.
 """
 
 from __future__ import annotations
@@ -22,19 +25,34 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from arrangements import ALL, PASSWORD, USER, Arrangement
+from arrangements import ALL, PASSWORD, USER, Arrangement, NotReady, Proxy
 from database import LOGINS, Database
-from disturbances import SCENARIOS, Scenario, World
+from disturbances import SCENARIOS, World
 from judge import Verdict, judge
 from mlflow.tracking import MlflowClient
 
 CLIENTS = 8
 PATIENCE = 400.0  # seconds that clients get to finish the run in hand: MLflow's client repeats for that long
 
-Row = tuple[str, str, int, Verdict]
+
+@dataclass
+class Row:
+    """What came of one scenario on one arrangement."""
+
+    served: str
+    title: str
+    minutes: float
+    world: World
+    verdict: Verdict
+
+    def times(self) -> str:
+        refused = f", {self.world.refused} refused" if self.world.refused else ""
+        return f"{self.world.done}{refused}{', then broken' if self.world.broken else ''}"
 
 
 def main() -> None:
@@ -42,6 +60,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=3, help="of each scenario on each arrangement")
+    parser.add_argument("--others", type=float, help="minutes where mlflow-proxy is not in front")
     parser.add_argument("--arrangements", default="proxy,bare,nginx,caddy")
     parser.add_argument("--scenarios", default="kill,kill-retry,roll,login,database")
     parser.add_argument("--clients", type=int, default=CLIENTS)
@@ -49,68 +68,82 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
-    rows: list[Row] = []
     folder = asked.keep or Path(tempfile.mkdtemp(prefix="chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
     try:
-        for name in asked.arrangements.split(","):
-            rows += compare(ALL[name], folder / name, asked)
-            if asked.json:
-                asked.json.write_text(json.dumps([_json(row) for row in rows], indent=1) + "\n")
+        with ExitStack() as running:
+            places = [running.enter_context(_place(ALL[name], folder)) for name in _names(asked.arrangements)]
+            for scenario in _names(asked.scenarios):
+                for place in places:
+                    rows.append(one(scenario, place, asked))
+                    if asked.json:
+                        asked.json.write_text(json.dumps([_json(row) for row in rows], indent=1) + "\n")
     finally:
         if not asked.keep:
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"\n{len(rows)} runs of {asked.minutes:g} min with {asked.clients} clients\n\n{table(rows)}")
+        print(f"\n{len(rows)} runs with {asked.clients} clients\n\n{table(rows)}")
+    sys.exit(any(row.world.broken for row in rows))
 
 
-def compare(kind: type[Arrangement], folder: Path, asked: argparse.Namespace) -> list[Row]:
-    """All scenarios on one arrangement, on a database of its own."""
-    rows: list[Row] = []
-    # Not in our folder, which may be closed to the server's account.
-    with tempfile.TemporaryDirectory(prefix="chaos-database-", ignore_cleanup_errors=True) as place:
-        database = Database(Path(place))
+@dataclass
+class Place:
+    """An arrangement that runs, and the database that is its own."""
+
+    served: Arrangement
+    database: Database
+
+
+@contextmanager
+def _place(kind: type[Arrangement], folder: Path) -> Iterator[Place]:
+    # Not in our folder, which may be closed to the database server's account.
+    with tempfile.TemporaryDirectory(prefix="chaos-database-", ignore_cleanup_errors=True) as files:
+        database = Database(Path(files))
         database.create()
-        served = kind(folder, database.uri(LOGINS[0]))
+        served = kind(folder / kind.__name__.lower(), database.uri(LOGINS[0]))
         served.start()
         try:
             served.wait_ready()
-            for name in asked.scenarios.split(","):
-                rows.append(one(SCENARIOS[name], name, served, database, asked))
+            yield Place(served, database)
         finally:
             served.stop()
             database.stop()
-    return rows
 
 
-def one(
-    scenario: Scenario, name: str, served: Arrangement, database: Database, asked: argparse.Namespace
-) -> Row:
+def one(name: str, place: Place, asked: argparse.Namespace) -> Row:
     """One scenario: the clients, the disturbances, the verdict."""
-    began = time.monotonic()
+    scenario, served, began = SCENARIOS[name], place.served, time.monotonic()
+    minutes = asked.minutes if asked.others is None or isinstance(served, Proxy) else asked.others
     folder = served.folder / name
     folder.mkdir()
 
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {served.name}, {scenario.title}: {text}", flush=True)
 
-    served.wait_ready()
-    environment = client_environment(served, scenario.own_retries)
-    take(served)
-    experiment = MlflowClient().create_experiment(name)
     stop = threading.Event()
-    world = World(served, database, stop, say, random.Random(asked.seed))
-    clients = start_clients(folder, experiment, asked.clients, asked.seed, environment)
-    disturber = threading.Thread(target=scenario.disturb, args=(world,))
-    disturber.start()
-    time.sleep(asked.minutes * 60)
-    stop.set()
-    disturber.join()
-    finish(clients, folder, say)
-    served.wait_ready()
-    verdict = judge(folder, experiment, served.artifacts)
-    say(f"{world.done} times in {time.monotonic() - began:.0f} s: {json.dumps(verdict.as_json(), indent=1)}")
-    shutil.rmtree(served.artifacts / experiment, ignore_errors=True)
-    return served.name, scenario.title, world.done, verdict
+    world = World(served, place.database, stop, say, random.Random(asked.seed))
+    verdict = Verdict()
+    try:
+        served.wait_ready()
+        environment = client_environment(served, scenario.own_retries)
+        take(served)
+        experiment = MlflowClient().create_experiment(name)
+        clients = start_clients(folder, experiment, asked.clients, asked.seed, environment)
+        disturber = threading.Thread(target=world.disturb, args=(scenario.disturb,))
+        disturber.start()
+        time.sleep(minutes * 60)
+        stop.set()
+        disturber.join()
+        finish(clients, folder, say)
+        served.wait_ready()
+        verdict = judge(folder, experiment, served.artifacts)
+        shutil.rmtree(served.artifacts / experiment, ignore_errors=True)
+    except NotReady as error:
+        world.broken = str(error)
+        say(world.broken)
+    told = {what: count for what, count in verdict.as_json().items() if what != "failures"}
+    say(f"{world.done} times in {time.monotonic() - began:.0f} s: {json.dumps(told, indent=1)}")
+    return Row(served.name, scenario.title, minutes, world, verdict)
 
 
 def client_environment(served: Arrangement, own_retries: bool) -> dict[str, str]:
@@ -169,6 +202,7 @@ def table(rows: list[Row]) -> str:
     head = (
         "what is done",
         "in front",
+        "for",
         "times",
         "calls",
         "failed",
@@ -181,13 +215,13 @@ def table(rows: list[Row]) -> str:
         "longest pause",
     )
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    titles = list(dict.fromkeys(row[1] for row in rows))
-    for served, title, times, verdict in sorted(rows, key=lambda row: titles.index(row[1])):
-        told = verdict.failed["told"]
+    for row in rows:
+        verdict, told = row.verdict, row.verdict.failed["told"]
         cells = (
-            title,
-            served,
-            times,
+            row.title,
+            row.served,
+            f"{row.minutes:g} min",
+            row.times(),
             f"{verdict.calls:,}",
             f"{verdict.failed.total():,}",
             told + verdict.failed["create"],
@@ -202,9 +236,22 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _json(row: Row) -> dict[str, object]:
-    served, title, times, verdict = row
-    return {"in front": served, "scenario": title, "times": times, **verdict.as_json()}
+    world = row.world
+    return {
+        "in front": row.served,
+        "scenario": row.title,
+        "minutes": row.minutes,
+        "times": world.done,
+        "refused": world.refused,
+        "broken": world.broken,
+        "events": world.events,
+        **row.verdict.as_json(),
+    }
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def in_turn(served: Watched, database: Database, stop: threading.Event) -> None:
             return
         enough = threading.Event()
         world = World(served, database, enough, say, random.Random(1))
-        disturber = threading.Thread(target=disturb, args=(world,))
+        disturber = threading.Thread(target=world.disturb, args=(disturb,))
         disturber.start()
         stop.wait(EACH)
         enough.set()
