@@ -14,6 +14,10 @@ from proxy.settings.database import database_uri
 from proxy.settings.fields import Settings
 
 
+FRAME_OPTIONS = "SAMEORIGIN"
+"""What MLflow says where it is told nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that a start of MLflow takes from the settings."""
@@ -28,6 +32,17 @@ class Plan:
     def database(self) -> str:
         """The database as a person knows it."""
         return place_of(self.uri)
+
+    @property
+    def frame_options(self) -> str:
+        """What MLflow is told to say of frames (mlflow/environment_variables.py); its option wins."""
+        said = self.environment.get("MLFLOW_SERVER_X_FRAME_OPTIONS", FRAME_OPTIONS)
+        arguments = self.settings.mlflow_args
+        for n, argument in enumerate(arguments):
+            name, equals, value = argument.partition("=")
+            if name == "--x-frame-options":
+                said = value if equals else "".join(arguments[n + 1 : n + 2])
+        return said
 
     def command(self, socket: Path) -> list[str]:
         return command(self.settings, socket, self.jobs_port)

@@ -20,7 +20,7 @@ from proxy.mlflow_server.delays import Delays
 from proxy.mlflow_server.generation import Exit, Generation
 from proxy.mlflow_server.jobs import Submissions
 from proxy.mlflow_server.migrating import Migrating
-from proxy.mlflow_server.plan import Plan, plan_of
+from proxy.mlflow_server.plan import FRAME_OPTIONS, Plan, plan_of
 from proxy.mlflow_server.probing import PROBLEMS, Probe, Replacing
 from proxy.mlflow_server.roll import SUBMIT_PATIENCE, Roll, Rolled, swap
 from proxy.mlflow_server.starts import Starts
@@ -85,6 +85,11 @@ class MlflowServer(State):
     def generation(self) -> int:
         """The number of the latest start, whatever became of it."""
         return self._starts.number
+
+    @property
+    def frame_options(self) -> str:
+        """MLflow's ``X-Frame-Options``; ``NONE`` where it says nothing of frames."""
+        return FRAME_OPTIONS if self._plan is None else self._plan.frame_options
 
     async def stop(self, grace: float) -> None:
         """End MLflow, within `grace` seconds in good order and by force after that; return when nothing is
