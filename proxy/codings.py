@@ -54,7 +54,8 @@ def weights(accept_encoding: bytes) -> Mapping[str, int]:
 
 def choose(accept_encoding: bytes | None, sizes: Mapping[str, int]) -> str:
     """The coding that the client prefers of those that there are, `sizes`: the smallest where it has no
-    preference, `identity` where the client wants nothing else, or nothing that there is (RFC 9110, section 12.5.3)."""
+    preference, `identity` where the client wants nothing else, or nothing that there is (RFC 9110, section
+    12.5.3)."""
     if not accept_encoding:
         return IDENTITY
     said = weights(accept_encoding)

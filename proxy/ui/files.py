@@ -13,7 +13,7 @@ from pathlib import Path
 
 INDEX = "index.html"
 
-# MLflow takes them from the machine's own list, which may lack some, and a browser takes no script that is not
+# MLflow takes them from the machine's own list, which may lack some; a browser takes no script that is not
 # called one (nosniff).
 _TYPES = {
     ".cjs": "text/javascript; charset=utf-8",

@@ -1,7 +1,7 @@
 """The compressed files as they are kept: one file, which is whole or not there.
 
-A line of JSON says what it is for and where each body lies, the bodies follow, and the SHA-256 of all of it ends
-it. It is written beside its name, synchronised and renamed.
+A line of JSON says what it is for and where each body lies, the bodies follow, and the SHA-256 of all of it
+ends it. It is written beside its name, synchronised and renamed.
 """
 
 from __future__ import annotations

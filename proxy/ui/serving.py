@@ -49,8 +49,8 @@ class Ui:
     """An ASGI application for the operation ``ui``, between the gate and `mlflow`.
 
     `changed` makes of the index what is served. `left_to_mlflow` says of a request for the index that it is
-    not answered from here just now. `frame_options` is what MLflow says of frames; empty for nothing. A client
-    that takes nothing for `stall` seconds is left.
+    not answered from here just now. `frame_options` is what MLflow says of frames; empty for nothing. A
+    client that takes nothing for `stall` seconds is left.
     """
 
     def __init__(
