@@ -55,6 +55,7 @@ def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = 
     """
     loaded = reread()
     settings = loaded.settings
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # until the logs are there: by itself it ends a process
     application_log = logs.configure(settings)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it tells of each listener by itself
     for warning in loaded.warnings:
@@ -86,7 +87,7 @@ async def _serve(
     log.info("serving at %s; MLflow is being started", url)
     jobs_token = secrets.token_urlsafe(32)
     metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
-    access_log = logs.AccessLog(settings.log_format)
+    access_log = logs.AccessLog(settings.log_format, logs.access_output(settings))
     metrics.log_lines_dropped = lambda: access_log.dropped + application_log.dropped
     if tls is not None:
         metrics.certificate_expiry = lambda: tls.not_after
@@ -166,6 +167,13 @@ async def _serve(
             )
         }
         await stack.enter_async_context(control.listening(runtime / control.NAME, commands))
+
+        def reopen() -> None:
+            access_log.reopen()
+            application_log.reopen()
+            log.info("SIGUSR1: the logs' files were opened again")
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
         await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run()], tls)
 
 

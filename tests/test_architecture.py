@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "audit": {"errors", "exchange", "identity", "logs", "operations", "private_file", "settings", "store"},
     "headers": {"exchange", "identity"},
     "metrics": {"exchange"},
-    "logs": {"exchange", "identity", "operations"},
+    "logs": {"errors", "exchange", "identity", "operations"},
     "hold": {"exchange", "slots"},
     "slots": {"operations"},
     "watchdog": {"exchange"},

@@ -75,7 +75,7 @@ class Output:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[[str], Output]]:
-    descriptors = []
+    descriptors: list[int] = []
 
     def make(log_format: str) -> Output:
         path = tmp_path / f"access-{len(descriptors)}.log"
@@ -103,6 +103,9 @@ class Level:
     """The settings that the application log reads."""
 
     log_level: str = "info"
+    log_file: Path | None = None
+    log_max_size: int = 0
+    log_keep: int = 0
 
 
 class Application:
@@ -538,7 +541,7 @@ def test_a_wrong_log_call_is_one_line_and_the_last_word_is_written_before_the_pr
     script = (
         "import logging, types\n"
         "from proxy import logs\n"
-        "logs.configure(types.SimpleNamespace(log_level='info'))\n"
+        "logs.configure(types.SimpleNamespace(log_level='info', log_file=None))\n"
         "logging.getLogger('proxy').info('%d requests', 'not a number')\n"
         "logging.getLogger('proxy').info('the last word')\n"
     )

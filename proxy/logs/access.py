@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from proxy.exchange import Exchange
 from proxy.identity import Role
+from proxy.logs.file import FileSettings, LogFile, output_of
 from proxy.logs.lines import cut, json_line
 from proxy.logs.writer import LineWriter
 from proxy.operations import resource_of
@@ -33,6 +35,18 @@ _APACHE = {
 _APACHE_WORD = {**_APACHE, ord(" "): "\\x20"}
 
 
+class AccessSettings(FileSettings, Protocol):
+    """What of the settings is read here."""
+
+    @property
+    def access_log_file(self) -> Path | None: ...
+
+
+def access_output(settings: AccessSettings) -> int | LogFile:
+    """Where the access log goes. Raises UserError for a file that can't be written."""
+    return output_of(settings.access_log_file, "PROXY_ACCESS_LOG_FILE", settings, _STANDARD_OUTPUT)
+
+
 class AccessLog:
     """Builds a request's line on the event loop, in about 1 us, and leaves the writing to a thread.
 
@@ -40,9 +54,9 @@ class AccessLog:
     exchange may still change after it was logged, and finished lines can be bounded in bytes.
     """
 
-    def __init__(self, log_format: str, descriptor: int = _STANDARD_OUTPUT) -> None:
-        """`log_format` is "json" or "combined"; the descriptor stays the caller's to close."""
-        self._writer = LineWriter(descriptor, "the access log's output", logging.getLogger("proxy.logs"))
+    def __init__(self, log_format: str, output: int | LogFile = _STANDARD_OUTPUT) -> None:
+        """`log_format` is "json" or "combined"; the output stays the caller's to close."""
+        self._writer = LineWriter(output, "the access log's output", logging.getLogger("proxy.logs"))
         self._line = combined_line if log_format == "combined" else JsonLines().line
         self._put: Callable[[bytes], None] = self._writer.put
 
@@ -54,6 +68,10 @@ class AccessLog:
     def dropped(self) -> int:
         """Lines lost because the output took none, or took them too slowly."""
         return self._writer.dropped
+
+    def reopen(self) -> None:
+        """Go on in the file that now has the name."""
+        self._writer.reopen()
 
     def close(self, timeout: float = 2.0) -> bool:
         """Write what waits, for at most `timeout` seconds. True if nothing waits any more."""

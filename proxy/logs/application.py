@@ -1,4 +1,5 @@
-"""The application log: our own lines and MLflow's, on standard error; text on a terminal, else JSON."""
+"""The application log: our own lines and MLflow's, on standard error or in a file; text on a terminal, else
+JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ import logging
 import os
 import re
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
+from proxy.logs.file import FileSettings, LogFile, output_of
 from proxy.logs.lines import cut, json_line, printable
 from proxy.logs.writer import LineWriter
 
@@ -23,25 +26,27 @@ _OURS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "tas
 _installed: ApplicationLog | None = None
 
 
-class LogSettings(Protocol):
+class LogSettings(FileSettings, Protocol):
     """What of the settings is read here."""
 
     @property
     def log_level(self) -> str: ...
+    @property
+    def log_file(self) -> Path | None: ...
 
 
 class ApplicationLog(logging.Handler):
     """Turns records of the standard library's logging into lines, written by a thread of their own."""
 
-    def __init__(self, descriptor: int = _STANDARD_ERROR) -> None:
-        """The descriptor stays the caller's to close."""
+    def __init__(self, output: int | LogFile = _STANDARD_ERROR) -> None:
+        """The output stays the caller's to close."""
         super().__init__()
-        self._writer = LineWriter(descriptor, "standard error", None)
-        self._line = text_line if os.isatty(descriptor) else record_line
+        self._writer = LineWriter(output, "standard error", None)
+        self._line = text_line if isinstance(output, int) and os.isatty(output) else record_line
 
     @property
     def dropped(self) -> int:
-        """Lines lost because standard error took none, or took them too slowly."""
+        """Lines lost because the output took none, or took them too slowly."""
         return self._writer.dropped
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,6 +66,10 @@ class ApplicationLog(logging.Handler):
             )
         self._writer.put(line)
 
+    def reopen(self) -> None:
+        """Go on in the file that now has the name."""
+        self._writer.reopen()
+
     def finish(self, timeout: float = 2.0) -> bool:
         """Write what waits, for at most `timeout` seconds. True if nothing waits any more."""
         return self._writer.close(timeout)
@@ -71,15 +80,17 @@ def configure(settings: LogSettings, descriptor: int = _STANDARD_ERROR) -> Appli
 
     uvicorn's loggers are routed in, its access log is shut (ours is `AccessLog`), Python's warnings come
     too. What is still unwritten when the interpreter ends is written then. Called again, it replaces
-    what it had set up.
+    what it had set up. The descriptor is used where the settings name no file. Raises UserError where that
+    can't be written.
     """
     global _installed
+    output = output_of(settings.log_file, "PROXY_LOG_FILE", settings, descriptor)
     root = logging.getLogger()
     if _installed is not None:
         root.removeHandler(_installed)
         atexit.unregister(_installed.finish)
         _installed.finish()
-    _installed = ApplicationLog(descriptor)
+    _installed = ApplicationLog(output)
     atexit.register(_installed.finish)
     root.addHandler(_installed)
     root.setLevel(settings.log_level.upper())

@@ -1,4 +1,4 @@
-"""Whole lines into a file descriptor, from one thread of their own, so that a slow reader stops nobody."""
+"""Whole lines into a file or descriptor, from one thread of their own, so that a slow reader stops nobody."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import stat
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+
+from proxy.logs.file import LogFile
 
 MAX_LINES = 100_000
 MAX_BYTES = 64 * 1024 * 1024
@@ -32,9 +34,9 @@ class LineWriter:
     written again.
     """
 
-    def __init__(self, descriptor: int, name: str, reports: logging.Logger | None) -> None:
-        self._descriptor = descriptor
-        self._name = name
+    def __init__(self, output: int | LogFile, name: str, reports: logging.Logger | None) -> None:
+        self._output = output
+        self._name = str(output.path) if isinstance(output, LogFile) else name
         self._reports = reports
         self._queue: SimpleQueue[bytes | None] = SimpleQueue()
         self._max_lines = MAX_LINES
@@ -44,9 +46,11 @@ class LineWriter:
         self._bytes_taken = 0
         self._lost = 0
         self._said: set[str] = set()
-        self._torn = False
+        self._torn: int | None = None
+        """The file that ends within a line, by its number."""
         self._closing = threading.Event()
-        self._batch_bytes = _PIPE_BYTES if _is_pipe(descriptor) else _BATCH_BYTES
+        pipe = isinstance(output, int) and _is_pipe(output)
+        self._batch_bytes = _PIPE_BYTES if pipe else _BATCH_BYTES
         self._thread = threading.Thread(target=self._run, name=f"log to {name}", daemon=True)
         self._thread.start()
 
@@ -62,6 +66,12 @@ class LineWriter:
             return
         self._bytes_put += len(line)
         self._queue.put(line)
+
+    def reopen(self) -> None:
+        """Go on in the file that now has the name; nothing where the output is no file."""
+        if isinstance(self._output, LogFile):
+            self._output.reopen()
+            self._queue.put(b"")  # so that it is there at once, whenever the next line comes
 
     def close(self, timeout: float = 2.0) -> bool:
         """Write what waits, for at most `timeout` seconds. True if all of it was written or refused."""
@@ -98,23 +108,28 @@ class LineWriter:
                 line = self._queue.get()
 
     def _write(self, batch: list[bytes], size: int) -> None:
-        # A write that broke off within a line must not swallow the line that comes next.
-        mend = b"\n" if self._torn else b""
-        data = mend + b"".join(batch)
+        data = b"".join(batch)
+        mend = b""
         done = 0
         try:
+            output = self._output
+            descriptor = output if isinstance(output, int) else output.descriptor_for(size)
+            if self._torn is not None and self._torn == os.fstat(descriptor).st_ino:
+                # A write that broke off within a line must not swallow the line that comes next.
+                mend = b"\n"
+                data = mend + data
             while done < len(data):
                 try:
-                    done += os.write(self._descriptor, memoryview(data)[done:])
+                    done += os.write(descriptor, memoryview(data)[done:])
                 except BlockingIOError:
                     # Somebody who shares the descriptor has made it non-blocking.
                     poll = select.poll()
-                    poll.register(self._descriptor, select.POLLOUT)
+                    poll.register(descriptor, select.POLLOUT)
                     poll.poll(1000)
-            self._torn = False
+            self._torn = None
         except OSError as problem:
             if done:
-                self._torn = not data.endswith(b"\n", 0, done)
+                self._torn = None if data.endswith(b"\n", 0, done) else os.fstat(descriptor).st_ino
             self._lost += data.count(b"\n", max(done, len(mend)))
             self._say(
                 errno.errorcode.get(problem.errno or 0, "error"),

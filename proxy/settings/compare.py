@@ -29,6 +29,10 @@ AT_START = frozenset(
         "audit_max_size",
         "audit_key",
         "log_format",
+        "access_log_file",
+        "log_file",
+        "log_max_size",
+        "log_keep",
     }
 )
 """The settings that are read at start alone: what hangs on them is opened once and stays."""

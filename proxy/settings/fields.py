@@ -12,6 +12,7 @@ from proxy.identity import Role
 from proxy.settings import sign_in_values, values
 from proxy.settings.credential_fields import CredentialFields
 from proxy.settings.kinds import FilePath, Flag, Names, Seconds, Size, Text, Url, setting
+from proxy.settings.operating_fields import OperatingFields
 from proxy.settings.values import Network, read, read_secret
 
 GROUPS = (
@@ -32,7 +33,7 @@ GROUPS = (
 )
 
 
-class Settings(CredentialFields):
+class Settings(CredentialFields, OperatingFields):
     """What is in force. ``proxy.settings.load`` builds it; built directly it reads its arguments alone."""
 
     model_config = SettingsConfigDict(
@@ -538,18 +539,6 @@ class Settings(CredentialFields):
         "Limits",
         30.0,
         "Seconds that running requests get to finish when the service is stopped.",
-    )
-    log_format: Annotated[str, read(values.choice("json", "combined"))] = setting(
-        "PROXY_LOG_FORMAT",
-        "Logs",
-        "json",
-        "The access log's format: json or combined (Apache's).",
-    )
-    log_level: Annotated[str, read(values.choice("debug", "info", "warning", "error"))] = setting(
-        "PROXY_LOG_LEVEL",
-        "Logs",
-        "info",
-        "The least severe messages of the application log that are written: debug, info, warning or error.",
     )
     env: Annotated[str | None, read(values.environment_name)] = setting(
         "PROXY_ENV",
