@@ -452,6 +452,13 @@ class Settings(CredentialFields, OperatingFields):
         "A picture that those pages show: SVG, PNG, JPEG or WebP, at most 256 KiB.",
         example="/etc/mlflow-proxy/logo.svg",
     )
+    compression: Flag = setting(
+        "PROXY_COMPRESSION",
+        "Pages",
+        True,
+        "Compress the files of MLflow's UI (once, in the background, kept in the data directory) and MLflow's "
+        "larger JSON answers, for clients that take them so.",
+    )
     body_limit: Size = setting(
         "PROXY_BODY_LIMIT",
         "Limits",
