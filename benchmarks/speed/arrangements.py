@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
+import ipaddress
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -14,8 +17,12 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import bcrypt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from processes import end, free_port, program, with_children
 
 USER, PASSWORD = "bench", "a password for one benchmark 7"
@@ -29,6 +36,8 @@ PROXY = str(Path(sys.executable).with_name("mlflow-proxy"))
 TARGET = "/api/2.0/mlflow/runs/get?run_id=0123456789abcdef0123456789abcdef"
 """What small requests ask for: an operation as any other, with a role that it wants."""
 START_WITHIN = 120
+UNVERIFIED = ssl.create_default_context()
+UNVERIFIED.check_hostname, UNVERIFIED.verify_mode = False, ssl.CERT_NONE
 
 
 def answer(size: int = 1024) -> str:
@@ -49,6 +58,7 @@ class Arrangement(ABC):
     """Debian's, where it is a program that may be missing."""
     program: str | None = None
     authorization: str | None = BASIC
+    scheme = "http"
 
     def __init__(self, folder: Path, upstream: Path) -> None:
         self.folder, self.upstream = folder, upstream
@@ -62,7 +72,7 @@ class Arrangement(ABC):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @abstractmethod
     def command(self) -> Sequence[str]:
@@ -91,7 +101,7 @@ class Arrangement(ABC):
         deadline, why = time.monotonic() + START_WITHIN, "no answer"
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(asked, timeout=30):
+                with urllib.request.urlopen(asked, timeout=30, context=UNVERIFIED):
                     return
             except (urllib.error.URLError, OSError) as error:
                 why = str(error)
@@ -148,8 +158,29 @@ class Upstream(Direct):
         wait_for(self.upstream)
 
 
+class DirectStreams(Arrangement):
+    """The upstream of large bodies, on a port."""
+
+    name = "direct"
+    authorization = None
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, str(STREAMS), str(self.port)]
+
+
+class UpstreamStreams(DirectStreams):
+    """The same, on a socket."""
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, str(STREAMS), str(self.upstream)]
+
+    def _wait_ready(self) -> None:
+        wait_for(self.upstream)
+
+
 class Nginx(Arrangement):
     name, package, program = "nginx", "nginx", "nginx"
+    tls = ""
 
     def account(self) -> str:
         return f"{USER}:{{PLAIN}}{PASSWORD}"
@@ -157,7 +188,7 @@ class Nginx(Arrangement):
     def command(self) -> Sequence[str]:
         (self.folder / "htpasswd").write_text(self.account() + "\n")
         (self.folder / "htpasswd").chmod(0o644)
-        return nginx(self.folder, self.written("nginx.conf", UPSTREAM=f"unix:{self.upstream}"))
+        return nginx(self.folder, self.written("nginx.conf", UPSTREAM=f"unix:{self.upstream}", TLS=self.tls))
 
 
 class NginxBcrypt(Nginx):
@@ -167,6 +198,16 @@ class NginxBcrypt(Nginx):
 
     def account(self) -> str:
         return f"{USER}:{hashed()}"
+
+
+class NginxTls(Nginx):
+    name = "nginx, TLS"
+    scheme = "https"
+
+    @property
+    def tls(self) -> str:  # type: ignore[override]
+        certificate, key = own_certificate(self.folder)
+        return f"ssl; ssl_certificate {certificate}; ssl_certificate_key {key}"
 
 
 class Caddy(Arrangement):
@@ -202,7 +243,7 @@ class Ours(Arrangement):
     """mlflow-proxy with its defaults, TLS off, and one user in a users file; its child is the upstream."""
 
     name = "mlflow-proxy"
-    settings: dict[str, str] = {}
+    settings: ClassVar[dict[str, str]] = {}
     upstream_command: Sequence[str] | None = None
     """nginx, unless this says otherwise."""
 
@@ -235,6 +276,57 @@ class Ours(Arrangement):
     def pids(self) -> list[int]:
         """Without the upstream, which is below it."""
         return [self.process.pid]
+
+
+class OursStreams(Ours):
+    """The same in front of large bodies."""
+
+    upstream_command = (sys.executable, str(STREAMS), "@SOCKET@")
+
+
+class OursTls(OursStreams):
+    name = "mlflow-proxy, TLS"
+    scheme = "https"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        certificate, key = own_certificate(self.folder)
+        return super().environment | {
+            "PROXY_TLS": "on",
+            "PROXY_TLS_CERT_FILE": str(certificate),
+            "PROXY_TLS_KEY_FILE": str(key),
+        }
+
+
+def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself, of the kind that mlflow-proxy makes (P-256)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    files[1].chmod(0o600)
+    return files
 
 
 def nginx(folder: Path, conf: Path) -> list[str]:

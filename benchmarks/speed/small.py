@@ -1,6 +1,7 @@
 """Small requests: a 1 KB answer from a fast upstream, over 1, 16 and 64 kept connections.
 
-    .venv/bin/python benchmarks/speed/small.py [--rounds 5] [--seconds 3] [--only mlflow-proxy,Caddy] [--bcrypt]
+    .venv/bin/python benchmarks/speed/small.py [--rounds 5] [--seconds 3] [--bcrypt]
+                                               [--only mlflow-proxy,Caddy]
 
 By itself it prints a table and keeps nothing: for whoever works on the hot path.
 """
@@ -95,8 +96,9 @@ def table(rows: Rows) -> str:
     for (name, count), row in sorted(rows.items(), key=lambda item: item[0][1]):
         rate = row["per second"]
         lines.append(
-            f"| {count} | {name} | {median(rate):,.0f} | {spread(rate):.0%} | {median(row['median ms']):.2f} "
-            f"| {median(row['99 % ms']):.2f} | {median(row['CPU us']):.0f} | {median(row['memory MiB']):.0f} |"
+            f"| {count} | {name} | {median(rate):,.0f} | {spread(rate):.0%} "
+            f"| {median(row['median ms']):.2f} | {median(row['99 % ms']):.2f} "
+            f"| {median(row['CPU us']):.0f} | {median(row['memory MiB']):.0f} |"
         )
     return "\n".join(lines)
 

@@ -1,5 +1,7 @@
-"""``mlflow server`` for benchmarks: becomes the program that BENCH_UPSTREAM names (a command as JSON), for
-whose ``@SOCKET@`` it puts the socket's path, also in the file that BENCH_CONFIGURATION names, where it does."""
+"""``mlflow server`` for benchmarks: becomes the program that BENCH_UPSTREAM names, a command as JSON.
+
+``@SOCKET@`` in it, and in the file that BENCH_CONFIGURATION names, stands for the socket it is told.
+"""
 
 import json
 import os
