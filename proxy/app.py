@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from proxy.operations import OWN
 from proxy.pages import client
 from proxy.pages.account import account_pages
 from proxy.pages.current_user import current_user
+from proxy.pages.errors import is_navigation
 from proxy.pages.health import livez, readyz
 from proxy.pages.metrics import metrics as metrics_page
 from proxy.pages.probes_of_mlflow import health, version
@@ -28,6 +30,8 @@ from proxy.pages.token_api import token_api
 from proxy.pages.token_forms import Rules as TokenRules
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
+from proxy.ui.keeper import Keeper
+from proxy.ui.serving import Ui
 from proxy.watchdog import Watchdog
 from proxy.ways import Ways, ways
 
@@ -60,8 +64,10 @@ def applications(
     certificate_names: tuple[str, ...],
     own_authority: bool = False,
     before: Ways | None = None,
+    ui: Keeper | None = None,
 ) -> Applications:
-    """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces."""
+    """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces;
+    without `ui`, MLflow serves its own files."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
     shared = ways(settings, mlflow, mlflow.socket, before)
     hold, spool = shared.hold, shared.spool
@@ -123,9 +129,20 @@ def applications(
             f"{settings.public_url or prefix}/-/account.",
             passwords=settings.basic_auth,
         )
+    answers = {"current-user": current_user, "version": version, "health": health(mlflow)}
+    if ui is not None:
+        answers["ui"] = Ui(
+            ui,
+            mlflow_ui,
+            changed=ui_script.with_script if sign_in is not None else lambda page: page,
+            left_to_mlflow=lambda scope: is_navigation(scope) and not _back_soon(mlflow, settings.hold_seconds),
+            frame_options=lambda: mlflow.frame_options,
+            stall=settings.stall_timeout,
+            compress=settings.compression,
+        )
     gate = Gate(
         pages,
-        {"current-user": current_user, "version": version, "health": health(mlflow)},
+        answers,
         mlflow_ui,
         authenticator,
         hosts,
@@ -140,6 +157,13 @@ def applications(
         scraper=Edge(pages_alone(probes), metrics, access_log, callers.audit, ()),
         ways=shared,
     )
+
+
+def _back_soon(mlflow: MlflowServer, hold_seconds: float) -> bool:
+    """Whether the calls of a page that is loaded now can be expected to be answered in the end."""
+    if mlflow.up:
+        return True
+    return mlflow.away_since is not None and time.monotonic() - mlflow.away_since < hold_seconds
 
 
 def _looks(sign_in: SignInParts) -> dict[str, Callable[[], str | None]]:

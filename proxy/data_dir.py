@@ -35,6 +35,11 @@ class DataDir:
         return self.path / "running.json"
 
     @property
+    def ui(self) -> Path:
+        """The files of MLflow's UI, compressed."""
+        return self.path / "ui"
+
+    @property
     def kek_file(self) -> Path:
         """The passphrase that encrypts the secrets of MLflow's gateway (``MLFLOW_CRYPTO_KEK_PASSPHRASE``)."""
         return self.path / "gateway-secrets.passphrase"

@@ -35,6 +35,7 @@ from proxy.protocol import ProxyProtocol
 from proxy.reload import Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings, database_uri
+from proxy.ui.keeper import Keeper
 from proxy.watchdog import Watchdog
 from proxy.welcome import welcome
 
@@ -111,6 +112,7 @@ async def _serve(
         mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
         doors = {name: Door(name) for name in ("public", "internal", "scraper")}
         houses = Houses(list(doors.values()))
+        ui = Keeper(data_dir.layout(settings.data_dir).ui)
         stack.callback(access_log.close)
         await stack.enter_async_context(houses.closing())
 
@@ -141,6 +143,7 @@ async def _serve(
                 certificate_names=tls.names if tls else (),
                 own_authority=authority is not None,
                 before=standing.ways if (standing := houses.standing) is not None else None,
+                ui=ui,
             )
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
@@ -174,7 +177,7 @@ async def _serve(
             log.info("SIGUSR1: the logs' files were opened again")
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
-        await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run()], tls)
+        await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run(), ui.run()], tls)
 
 
 @dataclass(frozen=True, slots=True)
