@@ -79,6 +79,9 @@ OWN = {
 
 # Of those that must not be done twice; mlflow/store/tracking/sqlalchemy_store.py.
 _COMMIT_LAST = {"create-experiment", "create-run"}
+# Coroutines of MLflow's that write to the database in threads of another pool, before which any number waits,
+# also of those whose clients have left (mlflow/server/otel_api.py).
+_IN_THREADS = {"export-traces"}
 # Those that call mlflow.server.jobs.submit_job.
 _SUBMIT_JOBS = {
     "create-prompt-optimization-job",
@@ -105,7 +108,7 @@ def _route(line: str) -> Route:
     operation = Operation(
         name,
         Access(access),
-        native=served in ("native", "own"),
+        native=served in ("native", "own") and name not in _IN_THREADS,
         body=body,
         answer=answer,
         resource=() if ids == "-" else tuple(ids.split(",")),

@@ -244,6 +244,8 @@ def test_downloads_through_flask_are_known_to_be_read_whole() -> None:
 def test_fastapi_routes_that_block_a_thread_are_not_native() -> None:
     assert by_name("search-jobs")[0].served == "thread"
     assert not operation_of("POST", "/ajax-api/3.0/jobs/search").native
+    assert by_name("export-traces")[0].served == "native"
+    assert not operation_of("POST", "/v1/traces").native, "a coroutine, and its work is done in a thread"
 
 
 @pytest.mark.parametrize(

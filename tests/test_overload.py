@@ -119,6 +119,17 @@ def test_a_frozen_database_and_two_hundred_impatient_clients_stay_within_the_lim
         assert took(rig, "person", FLASK) < 1
 
 
+def test_traces_stay_within_the_limit_though_their_clients_leave(tmp_path: Path) -> None:
+    with shared(tmp_path, mlflow_concurrency=4) as rig:
+        for _ in range(20):
+            with rig.client() as client:
+                client.request("POST", told("/v1/traces", wait=1), login("sweeper"), login=False, body=b"{}")
+                until(lambda: rig.standing()["slots"] + rig.standing()["waiting"] > 0)
+        assert rig.standing()["slots"] <= 2
+        until(rig.at_rest)
+        assert 0 < most_inside(rig) <= 2
+
+
 def test_probes_answer_while_every_place_is_taken(tmp_path: Path) -> None:
     with shared(tmp_path, mlflow_concurrency=2) as rig:
         stuck = [asks(rig, user, told(FLASK, wait=2)) for user in ("sweeper", "person", "person", "sweeper")]
