@@ -135,7 +135,7 @@ def applications(
             ui,
             mlflow_ui,
             changed=ui_script.with_script if sign_in is not None else lambda page: page,
-            left_to_mlflow=lambda scope: is_navigation(scope) and not _back_soon(mlflow, settings.hold_seconds),
+            left_to_mlflow=lambda scope: is_navigation(scope) and not _back_soon(mlflow, hold.seconds),
             frame_options=lambda: mlflow.frame_options,
             stall=settings.stall_timeout,
             compress=settings.compression,

@@ -177,7 +177,8 @@ async def _serve(
             log.info("SIGUSR1: the logs' files were opened again")
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
-        await _live(reloader, public, servers[:-1], mlflow, [watchdog.run(), ground.audit.run(), ui.run()], tls)
+        background = [watchdog.run(), ground.audit.run(), ui.run()]
+        await _live(reloader, public, servers[:-1], mlflow, background, tls)
 
 
 @dataclass(frozen=True, slots=True)

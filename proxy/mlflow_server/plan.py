@@ -13,7 +13,6 @@ from proxy.mlflow_server.output import place_of
 from proxy.settings.database import database_uri
 from proxy.settings.fields import Settings
 
-
 FRAME_OPTIONS = "SAMEORIGIN"
 """What MLflow says where it is told nothing."""
 

@@ -456,8 +456,8 @@ class Settings(CredentialFields, OperatingFields):
         "PROXY_COMPRESSION",
         "Pages",
         True,
-        "Compress the files of MLflow's UI (once, in the background, kept in the data directory) and MLflow's "
-        "larger JSON answers, for clients that take them so.",
+        "Compress the files of MLflow's UI (once, in the background, kept in the data directory) and "
+        "MLflow's larger JSON answers, for clients that take them so.",
     )
     body_limit: Size = setting(
         "PROXY_BODY_LIMIT",
