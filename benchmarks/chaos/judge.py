@@ -44,6 +44,18 @@ class Verdict:
     examples: dict[str, str] = field(default_factory=dict)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    def data_wrong(self) -> int:
+        """Whatever was said to be logged and is not there, is there twice, or otherwise."""
+        metrics = self.metrics_lost + self.metrics_doubled + self.metrics_wrong
+        return (
+            metrics
+            + self.runs_lost
+            + self.params_lost
+            + self.tags_lost
+            + self.ends_lost
+            + self.searches_wrong
+        )
+
     def as_json(self) -> dict[str, Any]:
         return {
             name: dict(value) if isinstance(value, Counter) else value for name, value in vars(self).items()
