@@ -59,6 +59,7 @@ class Arrangement(ABC):
     program: str | None = None
     authorization: str | None = BASIC
     scheme = "http"
+    ready_at = TARGET
 
     def __init__(self, folder: Path, upstream: Path) -> None:
         self.folder, self.upstream = folder, upstream
@@ -97,7 +98,7 @@ class Arrangement(ABC):
 
     def _wait_ready(self) -> None:
         headers = {} if self.authorization is None else {"Authorization": self.authorization}
-        asked = urllib.request.Request(self.url + TARGET, headers=headers)
+        asked = urllib.request.Request(self.url + self.ready_at, headers=headers)
         deadline, why = time.monotonic() + START_WITHIN, "no answer"
         while time.monotonic() < deadline and self.process.poll() is None:
             try:

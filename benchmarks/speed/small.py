@@ -64,12 +64,12 @@ def measure(
     return rows
 
 
-def run(one: Arrangement, connections: int, seconds: int) -> tuple[Load, float, int]:
-    """What wrk says, the CPU seconds spent, and the most memory held."""
+def run(one: Arrangement, connections: int, seconds: int, target: str = TARGET) -> tuple[Load, float, int]:
+    """What wrk says, the CPU seconds spent, and the most memory held. Exits where an answer is an error."""
     pids = one.pids()
     forget_peak(pids)
     before = cpu(pids)
-    load = wrk(one.url + TARGET, connections, seconds, one.authorization)
+    load = wrk(one.url + target, connections, seconds, one.authorization)
     spent = cpu(pids) - before
     if load.failed or not load.requests:
         sys.exit(f"{one.name}: {load.failed} of {load.requests} requests failed")
