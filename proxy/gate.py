@@ -254,7 +254,13 @@ def _by_a_script(scope: Scope) -> bool:
     return any(name == b"sec-fetch-mode" for name, _ in scope["headers"])
 
 
-_STATUS = {"locked_out": 429, "no_database": 503, "provider_failed": 503, "not_admitted": 403}
+_STATUS = {
+    "locked_out": 429,
+    "no_database": 503,
+    "overloaded": 503,
+    "provider_failed": 503,
+    "not_admitted": 403,
+}
 
 
 def _refused(refusal: Refusal, exchange: Exchange) -> Refused:

@@ -16,7 +16,7 @@ import bcrypt
 import pytest
 
 from proxy import auth
-from proxy.auth import METHODS, RESULTS, Authenticator, Refusal, passwords, users
+from proxy.auth import METHODS, RESULTS, Authenticator, Refusal, password_checks, passwords, users
 from proxy.errors import UserError
 from proxy.exchange import Exchange
 from proxy.identity import Identity, Role
@@ -349,7 +349,7 @@ async def test_a_flood_of_guesses_waits_in_a_bounded_row_and_the_loop_stays_free
         found = await asyncio.gather(
             *(
                 one.enter(basic(f"u{number % 3}", f"guess {number}"), f"10.0.{number // 200}.{number % 200}")
-                for number in range(auth.WAITING + 50)
+                for number in range(password_checks.WAITING + 50)
             )
         )
         ticking.cancel()
@@ -378,7 +378,8 @@ async def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
 async def test_no_password_stays_in_memory_or_shows_in_a_repr() -> None:
     async with door() as one:
         await one.enter(basic("admin", PASSWORD))
-        kept = repr(one.authenticator._remembered) + repr(one.authenticator._checks)
+        kept = repr(vars(one.authenticator._checks)) + repr(one.authenticator._remembered._entries)
+        assert "RememberedUser(" in kept
         assert PASSWORD not in kept
         assert base64.b64encode(PASSWORD.encode()).decode()[:12] not in kept
         assert PASSWORD not in repr(auth.basic.parse(basic("admin", PASSWORD)))

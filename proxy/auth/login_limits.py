@@ -101,6 +101,12 @@ class LoginLimits:
                 return LockedOut(max(1, math.ceil(count[len(count) - most] + self._window - now)), what)
         return None
 
+    def left(self, attempt: Attempt) -> int:
+        """How often this may fail until refused() says something."""
+        now = time.monotonic()
+        self._forget(now)
+        return min(most - len(self._recent(key, now)) for key, most, *_ in self._rules(attempt, now))
+
     def delay(self, attempt: Attempt) -> float:
         """Seconds that this attempt has to wait: from half of what is allowed on, twice as long with each
         failure, at most LONGEST_DELAY. The right password waits as long, or waiting would tell it."""

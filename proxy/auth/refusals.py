@@ -23,6 +23,7 @@ BAD_BEARER = (
 NO_PASSWORDS = (
     "Passwords are switched off here (PROXY_BASIC_AUTH): sign in with the identity provider, in a browser."
 )
+TOO_MANY_TOKENS = "Too many new tokens are being looked up at this moment. Try again in a second."
 NOT_A_JOB = "This address is for MLflow's own jobs. Use the server's public URL."
 
 
@@ -31,8 +32,8 @@ class Refusal:
     """Why a caller is not let in."""
 
     reason: str
-    """``unauthenticated`` (401), ``not_admitted`` (403), ``locked_out`` (429), ``no_database`` or
-    ``provider_failed`` (503)."""
+    """``unauthenticated`` (401), ``not_admitted`` (403), ``locked_out`` (429), ``no_database``,
+    ``overloaded`` or ``provider_failed`` (503)."""
     message: str
     """What is wrong and what to do; for the caller, so the same for an unknown user and a wrong password."""
     retry_after: int | None

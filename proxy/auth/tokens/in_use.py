@@ -66,6 +66,11 @@ class TokensInUse:
         self._asking: dict[str, asyncio.Task[Verified | tuple[Refusal, str]]] = {}
         self._refused: OrderedDict[str, tuple[float, Refusal, str]] = OrderedDict()
 
+    def knows(self, token: bytes) -> bool:
+        """As Tokens.knows."""
+        text = checked(token)
+        return text is not None and self._known.find(digest(text)) is not None
+
     async def verify(self, token: bytes, exchange: Exchange) -> Verified | Refusal:
         """As Tokens.verify."""
         text = checked(token)

@@ -81,6 +81,10 @@ class Tokens:
         """
         return await self._in_use.verify(token, exchange)
 
+    def knows(self, token: bytes) -> bool:
+        """Whether that very token was found to be somebody's here lately; asks nobody."""
+        return self._in_use.knows(token)
+
     async def watch(self) -> None:
         """Learn every POLL_SECONDS what has become of the tokens in use here, and note their use; runs until
         cancelled."""
