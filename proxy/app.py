@@ -92,6 +92,7 @@ def applications(
             answer=settings.answer_timeout,
             abandoned=settings.abandoned_timeout,
             verified_names=settings.verified_names,
+            compress=settings.compression,
         ),
         places=shared.places,
         spool=spool,

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "settings": {"errors", "identity"},
     "store": {"errors", "private_file", "settings"},
     "forward": {
-        "bodies", "exchange", "headers", "hold", "http1", "identity", "operations", "server_info",
+        "bodies", "codings", "compression", "exchange", "headers", "hold", "http1", "identity", "operations", "server_info",
         "slots", "verified_names", "watchdog",
     },
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "protocol": {"held_back"},
     "held_back": set(),
     "codings": set(),
+    "compression": {"codings"},
     "ui": {"codings", "exchange"},
 }  # fmt: skip
 # Which rooms may import that one.

@@ -39,6 +39,8 @@ class Rules:
     """How long MLflow is waited for when the client has left."""
     verified_names: bool
     """Whether runs and logged models bear the verified names of who made them (PROXY_VERIFIED_NAMES)."""
+    compress: bool
+    """Whether larger JSON answers are compressed for clients that take them so (PROXY_COMPRESSION)."""
 
 
 class Forwarder:

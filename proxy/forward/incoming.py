@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from proxy import compression
 from proxy import headers as header_rules
 from proxy.forward.answers import failure_of
+from proxy.codings import Compressor
 from proxy.forward.clock import Clock
 from proxy.forward.downloads import Download, download_of
 from proxy.forward.resending import Failure
@@ -41,8 +44,10 @@ class Incoming:
     connection when MLflow has nothing more to say on it."""
 
     __slots__ = (
+        "_asked",
         "_begins",
         "_clock",
+        "_compressor",
         "_download",
         "_ends",
         "_exchange",
@@ -58,6 +63,7 @@ class Incoming:
         self,
         forwarder: Forwarder,
         method: str,
+        asked: Headers,
         send: Send,
         passage: Passage,
         clock: Clock,
@@ -68,6 +74,8 @@ class Incoming:
         assert operation is not None
         self._forwarder = forwarder
         self._method = method
+        self._asked = asked
+        self._compressor: Compressor | None = None
         self._operation: Operation = operation
         self._send = send
         self._exchange = passage.exchange
@@ -113,8 +121,24 @@ class Incoming:
                 self._ends(connection)
                 raise Unavailable(failure, status, answer_headers, b"".join(pieces))
         self._download = download_of(self._method, status, connection.headers)
+        if connection.held + sum(map(len, pieces)) >= compression.LEAST or not connection.complete:
+            answer_headers = self._perhaps_compressed(status, answer_headers)
         await self._begin(status, answer_headers)
         await self._pass_on(connection, pieces)
+
+    def _perhaps_compressed(self, status: int, answer_headers: Headers) -> Headers:
+        """The headers, and from now on the body, as the client wants them."""
+        if (
+            not self._forwarder.rules.compress
+            or self._operation.answer != "plain"
+            or self._download is not None
+            or not compression.worth_it(status, answer_headers)
+        ):
+            return answer_headers
+        coding = compression.coding_for(self._asked)
+        if coding is not None:
+            self._compressor = compression.compressor_for(coding)
+        return compression.headers(answer_headers, coding)
 
     async def _begin(self, status: int, answer_headers: Headers) -> None:
         self.begun = self.moved = True
@@ -158,6 +182,11 @@ class Incoming:
             self.moved = True
             if last:
                 self._ends(connection)
+            if self._compressor is not None:
+                piece = self._compressor.compress(piece)
+                if last:
+                    piece += self._compressor.flush()
+                await asyncio.sleep(0)  # a piece takes up to half a millisecond, and others want their turn
             await self._to_client({"type": "http.response.body", "body": piece, "more_body": not last})
             if last:
                 return

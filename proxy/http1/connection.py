@@ -136,6 +136,11 @@ class Connection(asyncio.BufferedProtocol):
         return bool(self._pieces)
 
     @property
+    def held(self) -> int:
+        """Bytes of the answer's body that have arrived and were not taken yet."""
+        return self._held
+
+    @property
     def open(self) -> bool:
         return self._lost is None and self.transport is not None and not self.transport.is_closing()
 
