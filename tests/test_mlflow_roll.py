@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from mlflow_helpers import Life, living, place, until
 
 from proxy import guard
-from proxy.http1 import fetch
+from proxy.http1 import Broken, Pool, fetch
 from proxy.mlflow_server.jobs import Submissions
 
 __all__ = ["place"]
@@ -162,6 +163,55 @@ def test_where_mlflow_is_not_up_it_is_started_anew_with_what_is_given(place: Pat
             result = await life.server.roll(passthrough=other_plan(life))
             assert result.ok, result
             assert life.server.ready
+
+    asyncio.run(run())
+
+
+async def post(life: Life, path: str) -> bool:
+    """Whether it was answered, on a connection of its own. False: nobody has read it, so that it may be sent
+    again whatever it does (proxy/forward/resending.py). Raises Broken for anything else."""
+    connection = await Pool(life.server.socket).acquire()
+    try:
+        head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        connection.send_head(head.encode(), head_only=False)
+        await connection.head()
+        return connection.status == 200
+    except Broken as broken:
+        if broken.unread:
+            return False
+        raise
+    finally:
+        connection.close()
+
+
+def test_no_connection_is_lost_when_several_workers_give_way_to_others(place: Path) -> None:
+    answered: list[int] = []
+    numbers = itertools.count()
+    rolled = asyncio.Event()
+
+    async def client(life: Life) -> None:
+        while not rolled.is_set():
+            number = next(numbers)
+            while not await post(life, f"/number/{number}"):
+                pass
+            answered.append(number)
+
+    async def run() -> None:
+        # The workers are busy all the time, so that some who have connected stand in the line, or were let in
+        # and not read, for longer than there is between the change and the workers' end.
+        plan = {"uvicorn": True, "slow": 0.05}
+        more: dict[str, Any] = {"mlflow_workers": 2, "grace_seconds": 20.0, "ready_timeout": 20.0}
+        async with living(place, plan, **more) as life:
+            assert await life.server.wait_ready(60)
+            clients = [asyncio.create_task(client(life)) for _ in range(100)]
+            await until(lambda: len(answered) > 100, 60)
+            for _ in range(2):
+                result = await life.server.roll()
+                assert result.ok, result
+            rolled.set()
+            await asyncio.gather(*clients)
+        served = [int(line) for line in (place / "served").read_text().splitlines()]
+        assert sorted(served) == sorted(answered), "each once"
 
     asyncio.run(run())
 

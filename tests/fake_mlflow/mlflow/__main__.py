@@ -3,7 +3,8 @@
 The plan is JSON, read at start and again for each request: ``exit`` (code at once), ``print`` (lines, as
 latin-1), ``silent`` (never listens), ``status`` (of the call that reaches the database), ``slow`` (seconds
 before it), ``stubborn`` (ignores SIGTERM), ``jobs`` (starts a job runner), ``brood`` (children in sessions of
-their own), ``graceful`` (on SIGTERM the requests under way are finished first).
+their own), ``graceful`` (on SIGTERM the requests under way are finished first), ``uvicorn`` (it is that which
+serves, with as many workers as MLflow would have: served.py).
 """
 
 import json
@@ -85,6 +86,10 @@ def main() -> None:
     while now.get("silent"):
         time.sleep(600)
     options = shlex.split(sys.argv[sys.argv.index("--uvicorn-opts") + 1])
+    if now.get("uvicorn"):
+        workers = sys.argv[sys.argv.index("--workers") + 1]
+        command = [sys.executable, "-m", "uvicorn", "mlflow.served:app", "--lifespan", "off", *options]
+        os.execv(sys.executable, [*command, "--workers", workers])
     Server(options[options.index("--uds") + 1], Handler).serve_forever()
 
 
