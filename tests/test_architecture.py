@@ -37,8 +37,8 @@ MAY_IMPORT = {
     "settings": {"errors", "identity"},
     "store": {"errors", "private_file", "settings"},
     "forward": {
-        "bodies", "codings", "compression", "exchange", "headers", "hold", "http1", "identity", "operations", "server_info",
-        "slots", "verified_names", "watchdog",
+        "bodies", "codings", "compression", "exchange", "headers", "hold", "http1", "identity", "operations",
+        "server_info", "slots", "verified_names", "watchdog",
     },
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
     "pages": {"errors", "exchange", "identity", "metrics"},

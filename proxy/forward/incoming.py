@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import compression
 from proxy import headers as header_rules
-from proxy.forward.answers import failure_of
 from proxy.codings import Compressor
+from proxy.forward.answers import failure_of
 from proxy.forward.clock import Clock
 from proxy.forward.downloads import Download, download_of
 from proxy.forward.resending import Failure
@@ -121,7 +121,8 @@ class Incoming:
                 self._ends(connection)
                 raise Unavailable(failure, status, answer_headers, b"".join(pieces))
         self._download = download_of(self._method, status, connection.headers)
-        if connection.held + sum(map(len, pieces)) >= compression.LEAST or not connection.complete:
+        size = connection.held + sum(map(len, pieces))
+        if size >= compression.LEAST or not connection.complete or self._method == "HEAD":
             answer_headers = self._perhaps_compressed(status, answer_headers)
         await self._begin(status, answer_headers)
         await self._pass_on(connection, pieces)
@@ -136,7 +137,7 @@ class Incoming:
         ):
             return answer_headers
         coding = compression.coding_for(self._asked)
-        if coding is not None:
+        if coding is not None and self._method != "HEAD":
             self._compressor = compression.compressor_for(coding)
         return compression.headers(answer_headers, coding)
 

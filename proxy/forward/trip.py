@@ -80,7 +80,14 @@ class Trip:
         self._clock = Clock(passage, forwarder.rules.stall)
         self._body = Outgoing(forwarder, scope["headers"], receive, passage, self._clock)
         self._incoming = Incoming(
-            forwarder, scope["method"], scope["headers"], send, passage, self._clock, self._body.close, self._give_back
+            forwarder,
+            scope["method"],
+            scope["headers"],
+            send,
+            passage,
+            self._clock,
+            self._body.close,
+            self._give_back,
         )
         self._connection: Connection | None = None
         self._last: Failure | Unavailable | None = None
