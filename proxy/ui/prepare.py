@@ -36,7 +36,7 @@ _WORTH_IT = 0.95
 
 def main(folder: Path, target: Path, digest: str, stage: str) -> int:
     """Make that pack; the exit code."""
-    _stand_back()
+    _stand_back(idle=stage != "quick")
     files = scan(folder)
     if files.digest != digest:
         return CHANGED
@@ -64,14 +64,15 @@ def _bodies(files: Files, stage: str) -> Iterator[tuple[str, str, bytes]]:
                 yield file.name, coding, smaller
 
 
-def _stand_back() -> None:
-    """Run only when nobody else would, and end with the service."""
+def _stand_back(*, idle: bool) -> None:
+    """Let the others go first, and with `idle` run only when no other would; end with the service."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with contextlib.suppress(OSError):
         os.nice(19)
-    with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if idle:
+        with contextlib.suppress(OSError, AttributeError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":
