@@ -7,7 +7,7 @@ import re
 import sys
 import zlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import BinaryIO, Protocol, cast
 
 import brotli
 
@@ -92,3 +92,11 @@ def compressor(coding: str, level: int) -> Compressor:
     if coding == "zstd":
         return zstd.ZstdCompressor(level)
     return zlib.compressobj(level, wbits=31)
+
+
+ZstdError = zstd.ZstdError
+
+
+def zstd_reader(file: BinaryIO) -> BinaryIO:
+    """What is in a file of zstd frames, read in pieces; raises ZstdError or EOFError where that is broken."""
+    return cast(BinaryIO, zstd.ZstdFile(file))
