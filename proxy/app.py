@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -64,6 +64,7 @@ def applications(
     certificate_names: tuple[str, ...],
     own_authority: bool = False,
     before: Ways | None = None,
+    probed: Callable[[], Mapping[str, str | None]] = dict,
     ui: Keeper | None = None,
 ) -> Applications:
     """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces;
@@ -106,6 +107,7 @@ def applications(
             OWN["readyz"],
             readyz(
                 mlflow,
+                probed,
                 users=lambda: _USERS_PROBLEM if authenticator.users.problem else None,
                 **{"audit-log": lambda: callers.audit.problem},
                 **({} if (jwts := callers.jwts) is None else {"jwt-issuers": lambda: jwts.problem}),

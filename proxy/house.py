@@ -8,6 +8,7 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
+from proxy.auth.oidc import Provider
 from proxy.callers import Callers
 from proxy.edge import Edge
 from proxy.ways import Ways
@@ -72,6 +73,11 @@ class Houses:
         self.doors = doors
         self.standing: House | None = None
         self._leaving: set[asyncio.Task[None]] = set()
+
+    def provider(self) -> Provider | None:
+        """The identity provider of the one that stands, where it has one."""
+        sign_in = None if self.standing is None else self.standing.callers.sign_in
+        return None if sign_in is None else sign_in.provider
 
     def move_into(self, house: House) -> None:
         """From now on requests go into this one; the one before is closed when its last request has ended."""

@@ -7,7 +7,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -50,6 +50,15 @@ MOST_CALLERS = 20_000
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 """Upper bounds of the histograms' buckets, in seconds, +Inf left out."""
 _LE = (*(str(bound) for bound in BOUNDS), "+Inf")
+
+
+class Gauge(NamedTuple):
+    """A family of gauges that another room has; its name has no prefix."""
+
+    name: str
+    documentation: str
+    labels: tuple[str, ...]
+    samples: Mapping[tuple[str, ...], float]
 
 
 class Child(Protocol):
@@ -136,6 +145,8 @@ class Metrics(Collector):
         """Lines of the audit log that could not be written."""
         self.database_queries: Callable[[], int] = _zero
         """Transactions of the database of our own."""
+        self.gauges: Callable[[], Iterable[Gauge]] = tuple
+        """What the probes found."""
         self._requests: dict[tuple[str, str, int], _Requests] = {}
         self._operations: dict[str, _PerOperation] = {}
         self._errors = dict.fromkeys(sorted(ERRORS), 0)
@@ -305,6 +316,12 @@ class Metrics(Collector):
             "Transactions in the database of sessions and tokens.",
             self.database_queries(),
         )
+        for gauge in self.gauges():
+            family = GaugeMetricFamily(PREFIX + gauge.name, gauge.documentation, labels=gauge.labels)
+            for labels, value in gauge.samples.items():
+                family.add_metric(labels, value)
+            if gauge.samples:
+                yield family
         build = GaugeMetricFamily(
             PREFIX + "build_info", "Versions, in labels; always 1.", labels=list(self._build)
         )

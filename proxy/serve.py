@@ -31,6 +31,7 @@ from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer, schema
 from proxy.pages import brand, templating
+from proxy.probes import Watching
 from proxy.protocol import ProxyProtocol
 from proxy.reload import Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
@@ -113,6 +114,15 @@ async def _serve(
         doors = {name: Door(name) for name in ("public", "internal", "scraper")}
         houses = Houses(list(doors.values()))
         ui = Keeper(data_dir.layout(settings.data_dir).ui)
+        watching = Watching(
+            lambda: reloader.loaded,
+            data_dir.layout(settings.data_dir).path,
+            mlflow,
+            ground.store,
+            lambda: None if tls is None else tls.not_after,
+            houses.provider,
+        )
+        metrics.gauges = watching.gauges
         stack.callback(access_log.close)
         await stack.enter_async_context(houses.closing())
 
@@ -144,6 +154,7 @@ async def _serve(
                 own_authority=authority is not None,
                 before=standing.ways if (standing := houses.standing) is not None else None,
                 ui=ui,
+                probed=watching.probes.checks,
             )
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
@@ -177,7 +188,7 @@ async def _serve(
             log.info("SIGUSR1: the logs' files were opened again")
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
-        background = [watchdog.run(), ground.audit.run(), ui.run()]
+        background = [watchdog.run(), ground.audit.run(), watching.probes.run(), ui.run()]
         await _live(reloader, public, servers[:-1], mlflow, background, tls)
 
 

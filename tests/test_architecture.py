@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "codings": set(),
     "compression": {"codings"},
     "ui": {"codings", "exchange"},
+    "probes": {"auth", "certificates", "http1", "metrics", "mlflow_server", "settings", "store"},
 }  # fmt: skip
 # Which rooms may import that one.
 ONLY_FOR = {"app": {"serve"}, "serve": {"cli"}, "cli": {"__main__"}}

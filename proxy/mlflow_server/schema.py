@@ -92,13 +92,21 @@ def look(uri: str) -> Schema | None:
     if known is None:
         return None
     wanted, all_known = known
-    found = _of_sqlite(uri) if _file_of(uri) is not None else _of_server(uri)
+    found = version_of(uri)
     if found is None:
         return None
     if found == "" or found == wanted:
         return Schema(Fit.CURRENT if found else Fit.EMPTY, found, wanted)
     fit = Fit.OLD if found in all_known or found == NONE else Fit.FOREIGN
     return Schema(fit, found, wanted)
+
+
+def version_of(uri: str) -> str | None:
+    """The version of the tables in that database: empty where there are none, None where it can't be told.
+
+    Blocks as `look` does. Raises Unreachable.
+    """
+    return _of_sqlite(uri) if _file_of(uri) is not None else _of_server(uri)
 
 
 def _file_of(uri: str) -> Path | None:

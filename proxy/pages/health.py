@@ -35,11 +35,15 @@ async def livez(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(scope, send, 200, body, TEXT)
 
 
-def readyz(state: Readiness, **others: Callable[[], str | None]) -> App:
+def readyz(
+    state: Readiness,
+    probes: Callable[[], Mapping[str, str | None]] = dict,
+    **others: Callable[[], str | None],
+) -> App:
     """The application: 200 when MLflow is ready, else 503 and why. `?verbose` lists each check.
 
     The list is in Kubernetes' own style (kube-apiserver's /readyz?verbose). `others` are looked at for that
-    list alone, by name: what is wrong with them mends nothing if no traffic comes.
+    list alone, by name, and `probes` were before: what is wrong with them mends nothing if no traffic comes.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +51,7 @@ def readyz(state: Readiness, **others: Callable[[], str | None]) -> App:
             return
         ready = state.ready
         if _verbose(scope):
-            checks = {**state.checks(), **{name: look() for name, look in others.items()}}
+            checks = {**state.checks(), **{name: look() for name, look in others.items()}, **probes()}
             lines = [
                 f"[+]{name} ok" if problem is None else f"[-]{name} failed: {_one_line(problem)}"
                 for name, problem in checks.items()

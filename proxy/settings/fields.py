@@ -29,6 +29,7 @@ GROUPS = (
     "Pages",
     "Limits",
     "Logs",
+    "Probes",
     "Sources",
 )
 

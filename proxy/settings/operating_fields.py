@@ -1,4 +1,4 @@
-"""The settings of what operators look at: the logs."""
+"""The settings of what operators look at: the logs, and the probes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,34 @@ from typing import Annotated
 from pydantic_settings import BaseSettings
 
 from proxy.settings import values
-from proxy.settings.kinds import FilePath, Size, setting
+from proxy.settings.kinds import FilePath, Seconds, Size, setting
 from proxy.settings.values import read
 
 
 class OperatingFields(BaseSettings):
     """The part of Settings that those are."""
 
+    probe_interval: Seconds = setting(
+        "PROXY_PROBE_INTERVAL",
+        "Probes",
+        60.0,
+        "How often the database, the identity provider, certificates and the disk are looked at; 0: never. "
+        "What is found is in /metrics and /readyz?verbose.",
+    )
+    probe_storage_interval: Seconds = setting(
+        "PROXY_PROBE_STORAGE_INTERVAL",
+        "Probes",
+        300.0,
+        "How often a small file is put into the artifact storage, read and removed again; 0: never.",
+    )
+    probe_certificates: Annotated[tuple[tuple[str, int], ...], read(values.host_ports), "list"] = setting(
+        "PROXY_PROBE_CERTIFICATES",
+        "Probes",
+        (),
+        "Other servers whose certificates' ends are told, as host:port separated by commas: a load "
+        "balancer's, the database's.",
+        example="mlflow.example.com:443",
+    )
     log_format: Annotated[str, read(values.choice("json", "combined"))] = setting(
         "PROXY_LOG_FORMAT",
         "Logs",

@@ -150,6 +150,11 @@ def host_port(text: str) -> tuple[str, int]:
     return host(name), port(number)
 
 
+def host_ports(text: str) -> tuple[tuple[str, int], ...]:
+    """Several host:port, separated by commas."""
+    return tuple(host_port(part) for part in filter(None, (part.strip() for part in text.split(","))))
+
+
 def hosts(text: str) -> tuple[str, ...]:
     """Host values as a browser sends them, in lower case: a name or address, and its port if it has one."""
     found = []

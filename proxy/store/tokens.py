@@ -135,6 +135,18 @@ def live(connection: Connection, owner: str, now: float) -> list[TokenRow]:
     return _rows(connection, tokens.c.owner == owner, tokens.c.expires > now, tokens.c.revoked.is_(None))
 
 
+def ending(connection: Connection, now: float, until: float) -> int:
+    """How many end in that time, of those that have been used since they were made."""
+    query = sa.select(sa.func.count()).where(
+        tokens.c.expires > now,
+        tokens.c.expires <= until,
+        tokens.c.revoked.is_(None),
+        tokens.c.renewed.is_(None),
+        tokens.c.last_used.is_not(None),
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def lock_owner(connection: Connection, owner: str) -> None:
     """Let nobody else add to that owner's tokens until the transaction ends. On SQLite nobody can anyway."""
     if connection.dialect.name == "postgresql":

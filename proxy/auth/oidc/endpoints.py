@@ -14,6 +14,7 @@ from proxy.auth.oidc.discovery import Metadata
 from proxy.auth.oidc.failures import ProviderError, ProviderUnavailable, bad_answer
 from proxy.auth.oidc.http import Http
 from proxy.auth.oidc.keys import Keys
+from proxy.auth.oidc.keys import read as read_keys
 
 if TYPE_CHECKING:
     from proxy.settings import Settings
@@ -95,6 +96,18 @@ class Endpoints:
                 failure = self._failure
                 raise ProviderUnavailable(failure.reason, failure.message, check=failure.check)
             return self._metadata
+
+    async def look(self) -> None:
+        """Read the discovery document and the keys now, whatever is remembered; what is remembered stays.
+
+        Raises ProviderUnavailable. Of a plain OAuth2 provider there is nothing to read.
+        """
+        if self.plain:
+            return
+        document = await self._http.json(discovery.address(self.issuer), "the discovery document")
+        metadata = discovery.read(document, self.issuer)
+        if metadata.keys is not None:
+            read_keys(await self._http.json(metadata.keys, "the key set"))
 
     async def grant(self, grant: str, **fields: str) -> dict[str, Any]:
         """The token endpoint's answer, with a bearer token in it. Raises TokenError, ProviderUnavailable."""

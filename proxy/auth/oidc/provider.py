@@ -88,6 +88,10 @@ class Provider:
         """What is wrong with the provider as far as is known, or None."""
         return self._endpoints.problem
 
+    async def look(self) -> None:
+        """Ask it for its discovery document and keys. Raises ProviderUnavailable."""
+        await self._endpoints.look()
+
     async def warm(self) -> None:
         """Read the discovery document, so that the first sign-in is quick and a mistake shows at start."""
         try:
