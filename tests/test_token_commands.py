@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,9 +30,11 @@ from proxy.auth.tokens.commands import (
     revoke_tokens,
     table,
 )
+from proxy.auth.tokens.orphans import GONE_SECONDS
 from proxy.errors import UserError
-from proxy.identity import Role
+from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.settings import Settings
+from proxy.store import NewSession, sessions
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +187,113 @@ def test_the_table_shows_no_secret_and_obeys_nobody(given: Settings, service: Re
     assert "editor, read-only" in line
     assert "\x1b" not in text
     assert line.endswith("?[31mevil")
+
+
+# ---- Users who leave ----
+
+
+def users_command(given: Settings, *arguments: str, password: str = "") -> str:
+    """`mlflow-proxy users …` as it is run beside the service."""
+    files = ["--users-file", str(given.users_file)]
+    done = subprocess.run(
+        [sys.executable, "-m", "proxy", "users", *arguments, *files],
+        input=f"{password}\n",
+        env={**os.environ, "PROXY_DATA_DIR": str(given.data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def leaving(tmp_path: Path) -> Iterator[Replica]:
+    """A service whose users file has ann, who has a token and a session."""
+    file = tmp_path / "users"
+    users.add(file, "ann", "a long enough password", Role.EDITOR)
+    given = settings(tmp_path, users_file=file)
+    with replicas(given) as (replica,):
+        replica.roles = {"ann": Role.EDITOR}
+        yield replica
+
+
+def left_of_ann(replica: Replica) -> str:
+    secret, _ = create_token(replica.settings, user="ann", name="job", lifetime=DAY)
+    create_token(replica.settings, user="ann", name="other", lifetime=DAY)
+    now = time.time()
+    session = NewSession(
+        id="f" * 64, user="ann", email=None, email_verified=False, name="", issuer=PASSWORD_ISSUER,
+        subject="ann", provider_sid=None, groups=(), role=2, created=now, ends=now + DAY, client="",
+        user_agent="", tokens=None,
+    )  # fmt: skip
+    replica.store.run_blocking(lambda db: sessions.insert(db, session))
+    return secret
+
+
+def of_ann(replica: Replica) -> set[str]:
+    return {token.state for token in list_tokens(replica.settings, "ann")}
+
+
+def test_a_user_who_is_removed_takes_tokens_and_sessions_along(leaving: Replica) -> None:
+    secret = left_of_ann(leaving)
+    said = users_command(leaving.settings, "remove", "ann")
+    assert "; 2 tokens were revoked and 1 session was ended." in said
+    assert of_ann(leaving) == {"revoked"}
+    session = leaving.store.run_blocking(lambda db: sessions.read(db, "f" * 64))
+    assert session is not None
+    assert session.ended is not None
+    assert "was revoked" in asyncio.run(leaving.why(secret))
+
+
+def test_somebody_new_of_a_name_does_not_get_the_old_tokens(leaving: Replica) -> None:
+    """The line was taken out by hand, as with htpasswd -D."""
+    secret = left_of_ann(leaving)
+    assert leaving.settings.users_file is not None
+    leaving.settings.users_file.write_text("# nobody\n")
+    said = users_command(leaving.settings, "add", "ann", "--stdin", password="kestrel-lantern-42")
+    assert "before, 2 tokens were revoked and 1 session was ended." in said
+    assert "was revoked" in asyncio.run(leaving.why(secret))
+
+
+def test_adding_whom_there_is_already_revokes_nothing(leaving: Replica) -> None:
+    left_of_ann(leaving)
+    with pytest.raises(AssertionError, match="already"):
+        users_command(leaving.settings, "add", "ann", "--stdin", password="kestrel-lantern-42")
+    assert of_ann(leaving) == {"active"}
+
+
+def test_a_user_who_is_missing_for_an_hour_is_gone_for_good(leaving: Replica) -> None:
+    secret = left_of_ann(leaving)
+    orphans, now = leaving.tokens._in_use._orphans, time.time()
+
+    async def test() -> None:
+        assert await orphans.look(now) == []
+        del leaving.roles["ann"]
+        assert await orphans.look(now + 10) == []
+        assert await orphans.look(now + GONE_SECONDS) == []
+        leaving.roles["ann"] = Role.EDITOR  # a mistake, put right: the hour begins anew the next time
+        assert await orphans.look(now + GONE_SECONDS + 20) == []
+        await leaving.who(secret)
+        del leaving.roles["ann"]
+        assert await orphans.look(now + GONE_SECONDS + 30) == []
+        ended = await orphans.look(now + 2 * GONE_SECONDS + 30)
+        assert len(ended) == 2
+        leaving.tokens._in_use.revoked(ended)  # as watch() does
+        leaving.roles["ann"] = Role.EDITOR
+        assert "was revoked" in await leaving.why(secret)
+        assert len(leaving.events.named("token_revoked")) == 2
+
+    asyncio.run(test())
+
+
+def test_where_passwords_are_switched_off_nobody_is_missing(leaving: Replica) -> None:
+    left_of_ann(leaving)
+
+    async def test(off: Replica) -> None:
+        for seconds in (0, 2 * GONE_SECONDS):
+            assert await off.tokens._in_use._orphans.look(time.time() + seconds) == []
+
+    with replicas(leaving.settings.model_copy(update={"basic_auth": False})) as (off,):
+        off.roles = {}
+        asyncio.run(test(off))

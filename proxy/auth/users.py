@@ -199,6 +199,13 @@ class UsersFile:
         self.problem = problem
 
 
+def has(path: Path, name: str) -> bool:
+    """Whether there is a line of that name, right or wrong; False without a file. Raises UserError."""
+    if not path.exists():
+        return False
+    return bool(_find(_content(path).split(b"\n"), unicodedata.normalize("NFC", name)))
+
+
 # Editing. Each function returns what is still wrong in other lines of the file, for the command to print.
 
 

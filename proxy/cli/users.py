@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from proxy.auth import passwords, users
+from proxy.auth.leaving import Left, end_all
 from proxy.cli.options import ROLES, read, say
 from proxy.errors import UserError
 from proxy.first_start import DEFAULT_USER
@@ -44,9 +45,15 @@ def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
     path = _path_of(settings)
     password = _new_password(name, stdin)
     with commands_audit(settings) as audit:
+        left = Left()
+        if not users.has(path, name) and name != (settings.username or DEFAULT_USER):
+            # Before the name is somebody else's.
+            left = end_all(settings, name, audit)
         say(users.add(path, name, password, Role.parse(role)))
         audit.record("user_added", target={"user": name}, role=role)
     click.echo(f"{name} was added to {path} as {role}.")
+    if told := str(left):
+        click.echo(f"Of somebody who had that name before, {told}.")
     if name == (settings.username or DEFAULT_USER):
         say([_first_user_note(name, role, generated=settings.password is None)])
 
@@ -55,7 +62,7 @@ def users_add(name: str, role: str, stdin: bool, **given: str | None) -> None:
 @click.argument("name")
 @_file_option
 def users_remove(name: str, **given: str | None) -> None:
-    """Remove a user, who is refused from that moment on."""
+    """Remove a user, who is refused from that moment on; tokens are revoked, sessions end within seconds."""
     from proxy.audit.commands import commands_audit
 
     settings = _users_settings(given)
@@ -63,7 +70,14 @@ def users_remove(name: str, **given: str | None) -> None:
     with commands_audit(settings) as audit:
         say(users.remove(path, name))
         audit.record("user_removed", target={"user": name})
-    click.echo(f"{name} was removed from {path}.")
+        try:
+            left = end_all(settings, name, audit)
+        except UserError as error:
+            raise UserError(
+                f"{name} was removed from {path}, and what tokens there are could not be revoked: {error}; "
+                f"run `mlflow-proxy token revoke {name}` when the database answers"
+            ) from None
+    click.echo(f"{name} was removed from {path}{f'; {told}' if (told := str(left)) else ''}.")
 
 
 @users_group.command("passwd")

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 
-from proxy.store.people import Person, person_of
+from proxy.store.people import Person, owner_id, person_of
 from proxy.store.service_accounts import ServiceAccountRow
 from proxy.store.tables import people, service_accounts, tokens
 
@@ -145,6 +145,19 @@ def ending(connection: Connection, now: float, until: float) -> int:
         tokens.c.last_used.is_not(None),
     )
     return int(connection.execute(query).scalar_one())
+
+
+def of_subject(connection: Connection, issuer: str, subject: str, now: float) -> list[TokenRow]:
+    """The same by whose they are."""
+    return live(connection, owner_id(issuer, subject), now)
+
+
+def subjects(connection: Connection, issuer: str, now: float) -> list[str]:
+    """Who of that issuer's has such a token."""
+    query = sa.select(tokens.c.subject).where(
+        tokens.c.issuer == issuer, tokens.c.expires > now, tokens.c.revoked.is_(None)
+    )
+    return list(connection.scalars(query.distinct()))
 
 
 def lock_owner(connection: Connection, owner: str) -> None:

@@ -14,6 +14,7 @@ from proxy.auth.refusals import Refusal
 from proxy.auth.tokens.format import checked, digest
 from proxy.auth.tokens.judging import Judge, Standing
 from proxy.auth.tokens.known import Known, KnownTokens
+from proxy.auth.tokens.orphans import Orphans
 from proxy.auth.tokens.words import NO_DATABASE, Words
 from proxy.auth.verified import Verified, Wrong
 from proxy.identity import Role
@@ -63,6 +64,7 @@ class TokensInUse:
         self._words = Words(settings)
         self._grace = settings.session_grace
         self._known = KnownTokens()
+        self._orphans = Orphans(store, judge, audit)
         self._asking: dict[str, asyncio.Task[Verified | tuple[Refusal, str]]] = {}
         self._refused: OrderedDict[str, tuple[float, Refusal, str]] = OrderedDict()
 
@@ -209,6 +211,7 @@ class TokensInUse:
                     if time.monotonic() >= flushed + _FLUSH_SECONDS:
                         flushed = time.monotonic()
                         await self.flush()
+                        self.revoked(await self._orphans.look(time.time()))
                     if time.monotonic() >= purged + _PURGE_SECONDS:
                         purged = time.monotonic()
                         await self._purge()

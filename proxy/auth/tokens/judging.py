@@ -84,6 +84,12 @@ class Judge:
         self._settings = settings
         self._password_role = password_role
         self.issuer = provider_issuer(settings)
+        self.passwords_count = settings.basic_auth
+        """PROXY_BASIC_AUTH."""
+
+    def has_password(self, name: str) -> bool:
+        """Whether there is a user of that name who has a password."""
+        return self._password_role(name) is not None
 
     def standing(self, row: TokenRow, now: float) -> Standing:
         owner = self.owner(row.issuer, row.subject, row.user, row.person, row.account, now)
