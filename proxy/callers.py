@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxy.audit import NO_AUDIT, NoAudit
 from proxy.audit.log import AuditLog, open_audit
 from proxy.auth import Authenticator, admission
 from proxy.auth.jwt import Jwts
+from proxy.auth.login_limits import Counts
 from proxy.auth.oidc import Claims, Provider
 from proxy.auth.session import Sessions, cookie_secrets
 from proxy.auth.tokens.people import People
@@ -54,6 +55,8 @@ class Ground:
 
     store: Store
     audit: AuditLog | NoAudit
+    counts: Counts = field(default_factory=Counts)
+    """Of wrong passwords and tokens."""
 
 
 @contextlib.asynccontextmanager
@@ -87,7 +90,9 @@ async def opened(
             ground = await stack.enter_async_context(grounded(settings, metrics))
             background.append(ground.audit.run())
         store, audit = ground.store, ground.audit
-        authenticator = Authenticator(settings, password, jobs_token, observe, audit=audit)
+        authenticator = Authenticator(
+            settings, password, jobs_token, observe, audit=audit, counts=ground.counts
+        )
         stack.callback(authenticator.close)
         password_users = authenticator.users
 

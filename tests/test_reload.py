@@ -284,6 +284,31 @@ def test_users_are_exchanged_and_a_request_under_way_is_finished(place: Place) -
     assert place.ask(password=OTHER).status_code == 200
 
 
+def test_who_is_locked_out_stays_so_unless_what_is_allowed_has_changed(place: Place) -> None:
+    place.write(PROXY_LOGIN_FAILURES="3")
+    assert place.reload().returncode == 0
+    for number in range(3):
+        assert place.ask(password=f"guess {number}").status_code == 401
+    assert place.ask().status_code == 429
+    place.write(PROXY_HOLD_SECONDS="7")
+    assert place.reload().returncode == 0
+    assert place.ask().status_code == 429
+    place.write(PROXY_LOGIN_FAILURES="4")
+    assert place.reload().returncode == 0
+    assert place.ask().status_code == 200
+
+
+def test_a_script_with_an_old_password_counts_once_over_a_reload_too(place: Place) -> None:
+    place.write(PROXY_LOGIN_FAILURES="3")
+    assert place.reload().returncode == 0
+    for number in range(3):
+        assert place.ask(password="the old one").status_code in (401, 429)
+        place.write(PROXY_HOLD_SECONDS=str(10 + number))
+        assert place.reload().returncode == 0
+    assert place.ask(password="the old one").status_code == 429
+    assert place.ask().status_code == 200
+
+
 def test_mlflow_is_restarted_where_that_is_asked_for(place: Place) -> None:
     pid = place.mlflow()["pid"]
     assert place.reload("--roll").returncode == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxy.audit import NO_AUDIT, Audit
 from proxy.auth import basic, refusals
-from proxy.auth.login_limits import Attempt, LockedOut, LoginLimits, network_of
+from proxy.auth.login_limits import Attempt, Counts, LockedOut, network_of
 from proxy.auth.password_checks import Busy, PasswordChecks
 from proxy.auth.password_users import PasswordUsers
 from proxy.auth.refusals import Refusal
@@ -73,6 +73,7 @@ class Authenticator:
         *,
         audit: Audit = NO_AUDIT,
         remembered: int = REMEMBERED,
+        counts: Counts | None = None,
     ) -> None:
         """``password`` is that of MLFLOW_TRACKING_USERNAME, set or generated. ``observe(method, result)`` is
         called once for every recall() that knew the caller and every verify(). Raises UserError as
@@ -82,8 +83,10 @@ class Authenticator:
         self._passwords_count = settings.basic_auth
         self._remember_seconds = settings.credential_cache
         self._remembered = Remembered(remembered)
-        self._limits = LoginLimits(settings.login_failures, settings.login_window)
-        self._token_limits = LoginLimits(settings.login_failures * TOKEN_FACTOR, settings.login_window)
+        counts = Counts() if counts is None else counts
+        failures, window = settings.login_failures, settings.login_window
+        self._limits = counts.of("passwords", failures, window)
+        self._token_limits = counts.of("tokens", failures * TOKEN_FACTOR, window)
         self._turns = Turns(self._token_limits)
         self._looking: set[asyncio.Task[Verified | Refusal]] = set()
         self._users = PasswordUsers(settings, password, audit)

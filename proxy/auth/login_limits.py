@@ -177,3 +177,18 @@ class LoginLimits:
             if count and count[-1] > now - self._window:
                 break
             del self._counts[key]
+
+
+class Counts:
+    """All that one process counts. It outlives the reading of the settings: whoever is locked out stays so
+    over a reload, unless what is allowed has changed."""
+
+    def __init__(self) -> None:
+        self._limits: dict[tuple[str, int, float], LoginLimits] = {}
+
+    def of(self, what: str, failures: int, window: float) -> LoginLimits:
+        """The limits of that name, as they were counted under the same settings."""
+        key = (what, failures, window)
+        if key not in self._limits:
+            self._limits[key] = LoginLimits(failures, window)
+        return self._limits[key]

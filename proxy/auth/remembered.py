@@ -18,6 +18,11 @@ FORMS = 8
 can be written in many ways: without a bound, one token would push everybody's password out."""
 
 
+# Digests are keyed anew in each process, so nothing that leaks from memory can be looked up. Not at each
+# reload: failures are counted by them.
+_KEY = secrets.token_bytes(32)
+
+
 @dataclass(slots=True)
 class RememberedUser:
     """A user whose password was right."""
@@ -35,8 +40,6 @@ class Remembered:
 
     def __init__(self, most: int = REMEMBERED) -> None:
         self._most = most
-        # Digests are keyed anew in each process, so nothing that leaks from memory can be looked up.
-        self._key = secrets.token_bytes(32)
         self._entries: OrderedDict[bytes, RememberedUser | Verified] = OrderedDict()
         self._owners: dict[bytes, str] = {}
         self._forms: dict[str, deque[bytes]] = {}
@@ -46,7 +49,7 @@ class Remembered:
 
     def digest(self, header: bytes) -> bytes:
         """What stands for a header, or anything else, in this process."""
-        return hashlib.blake2b(header, digest_size=32, key=self._key).digest()
+        return hashlib.blake2b(header, digest_size=32, key=_KEY).digest()
 
     def get(self, digest: bytes) -> RememberedUser | Verified | None:
         return self._entries.get(digest)
