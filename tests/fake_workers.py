@@ -2,9 +2,10 @@
 
     python fake_workers.py SOCKET WORKERS PLAN
 
-PLAN is a JSON file, read for each request: ``status`` of every call but /health, ``hold`` (true: such a call
-is not answered while that stands there), ``deaf`` (true: nor is /health), ``shy`` (true: the first worker
-alone takes connections). ``GET /asked`` tells how many such calls are at work in the worker that answers.
+PLAN is a JSON file, read for each request: ``status`` of every call but /health, ``message`` in their
+answers, ``hold`` (true: such a call is not answered while that stands there), ``deaf`` (true: nor is
+/health), ``shy`` (true: the first worker alone takes connections). ``GET /asked`` tells how many such calls
+are at work in the worker that answers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def serve(sock: socket.socket) -> None:
             while plan().get("hold") or plan().get("deaf"):
                 time.sleep(0.02)
             at_work -= 1
-            status = plan().get("status", 200)
+            status, body = plan().get("status", 200), json.dumps({"message": plan().get("message")})
         answer = f"HTTP/1.1 {status} Whatever\r\ncontent-length: {len(body)}\r\n\r\n{body}"
         try:
             sock.sendall(answer.encode())

@@ -111,6 +111,8 @@ def test_a_server_that_does_not_answer_is_said_without_its_password() -> None:
     with pytest.raises(schema.Unreachable) as raised:
         schema.look(f"postgresql+psycopg://me:secret-word@127.0.0.1:{port}/x")
     assert str(raised.value) == f"the database at 127.0.0.1:{port} can't be reached; it is asked again"
+    assert "Connection refused" in raised.value.reason
+    assert "\n" not in raised.value.reason
 
 
 def test_the_copy_has_what_was_last_written_and_is_for_its_owner_alone(tmp_path: Path) -> None:

@@ -11,7 +11,16 @@ from mlflow_helpers import TOKEN, place, settings_for
 from proxy.mlflow_server import command, environment
 from proxy.mlflow_server.keys import VARIABLE as KEK
 from proxy.mlflow_server.keys import gateway_passphrase
-from proxy.mlflow_server.output import LONGEST_LINE, Lines, Progress, masking, place_of, secrets_of
+from proxy.mlflow_server.output import (
+    LONGEST_LINE,
+    LONGEST_REASON,
+    Lines,
+    Progress,
+    driver_says,
+    masking,
+    place_of,
+    secrets_of,
+)
 
 __all__ = ["place"]
 
@@ -167,6 +176,13 @@ def test_a_password_is_taken_out_of_mlflows_output() -> None:
     assert mask("as p@ss/word and as p%40ss%2Fword") == "as *** and as ***"
     assert place_of(uri) == "the database at db.example.com:5432"
     assert place_of("sqlite:////data/mlflow.db") == "the database /data/mlflow.db"
+
+
+def test_a_drivers_reason_is_one_line_without_a_secret_or_sql() -> None:
+    uri = "postgresql://me:p%40ss%2Fword@db.example.com:5432/mlflow"
+    text = "(psycopg.OperationalError) connection failed:\n\tno route for p@ss/word\n[SQL: SELECT]\n(more)"
+    assert driver_says(text, uri) == "(psycopg.OperationalError) connection failed: no route for ***"
+    assert driver_says("x" * 5000, uri) == "x" * LONGEST_REASON + " ..."
 
 
 def test_a_migration_and_an_unreachable_database_are_recognized() -> None:

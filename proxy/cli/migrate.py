@@ -22,7 +22,7 @@ def migrate(loaded: Loaded, *, yes: bool) -> None:
         try:
             _migrate(uri, {**os.environ, **loaded.passthrough}, yes=yes)
         except Unreachable as error:
-            raise UserError(str(error).partition(";")[0]) from None
+            raise UserError(f"{str(error).partition(';')[0]}: {error.reason}") from None
 
 
 def _migrate(uri: str, environ: dict[str, str], *, yes: bool) -> None:

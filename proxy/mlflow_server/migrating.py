@@ -53,7 +53,7 @@ class Migrating:
                 found = await asyncio.to_thread(schema.look, plan.uri)
             except Unreachable as error:
                 if (text := str(error)) != said:
-                    logger.warning("MLflow is not started yet: %s", text)
+                    logger.warning("MLflow is not started yet: %s: %s", text, error.reason)
                 said = text
                 self._state(text)
                 await self._wait()

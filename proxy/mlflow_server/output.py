@@ -13,6 +13,9 @@ logger = logging.getLogger("proxy.mlflow_server")
 LONGEST_LINE = 8192
 """Bytes of a line that are kept; a traceback's SQL parameters can be megabytes."""
 
+LONGEST_REASON = 300
+"""Characters of what a driver says; psycopg repeats itself for each address that it has tried."""
+
 _UPGRADE = re.compile(r"Running upgrade\s+(?P<old>[0-9a-f, ]*?)\s*->\s*(?P<new>[0-9a-f]+)(?:, (?P<what>.*))?")
 
 
@@ -72,6 +75,14 @@ def secrets_of(uri: str) -> list[str]:
     except ValueError:
         return [uri]
     return [password, unquote(password)] if password else []
+
+
+def driver_says(text: str, uri: str) -> str:
+    """What a database's driver gives for the reason, in a line for the log: without the secrets of the URI,
+    and without SQL. It has addresses, and so is not for everybody."""
+    line = " ".join(text.partition("[SQL:")[0].split())
+    line = masking([*secrets_of(uri), uri])(line)
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]} ..."
 
 
 def place_of(uri: str) -> str:

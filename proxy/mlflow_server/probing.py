@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from proxy import guard
 from proxy.http1 import Broken, Connection, Pool
+from proxy.mlflow_server.output import driver_says, place_of
 from proxy.mlflow_server.peers import holder
 from proxy.mlflow_server.readiness import PATIENCE, QUESTION, answers
 
@@ -28,27 +30,31 @@ STUCK = frozenset({"frozen", "silent", "worker"})
 LINES_A_WORKER = 3
 """Connections asked on, for each worker process where there are several. Which of them takes a connection is
 chance, and one that hangs may take none any more: so each is to have one beforehand, and it is kept."""
+MOST_SAID = 65536
+"""Bytes of an answer that are looked at for the reason of an error."""
 FIRST_WAIT, LONGEST_WAIT = 60.0, 3600.0
 """Seconds before a stuck MLflow is replaced once more; doubled each time."""
 
 
 class Problem(NamedTuple):
-    """What is wrong, by PROBLEMS, and for anybody to read: without MLflow's own words, which hold addresses
-    and SQL."""
+    """What is wrong, by PROBLEMS, with a text for anybody to read: without MLflow's own words, which hold
+    addresses and SQL."""
 
     kind: str
     text: str
+    reason: str = ""
+    """What MLflow gives for it, in a line for the log; empty where it says nothing."""
 
 
 class Probe:
-    """Asks one generation of MLflow. `database` is how a person knows it, `workers` how many processes
-    answer, and `pace` tells the seconds between two rounds and the seconds that an answer may take. In
-    `noticed` it counts by PROBLEMS how many times each began."""
+    """Asks one generation of MLflow. `uri` is its database's, `workers` how many processes answer, and `pace`
+    tells the seconds between two rounds and the seconds that an answer may take. In `noticed` it counts by
+    PROBLEMS how many times each began."""
 
     def __init__(
         self,
         socket: Path,
-        database: str,
+        uri: str,
         workers: int,
         pace: Callable[[], tuple[float, float]],
         noticed: Counter[str],
@@ -58,7 +64,8 @@ class Probe:
         """Seconds that the slowest answer of the latest round took; None where none came."""
         self._noticed = noticed
         self._socket = socket
-        self._database = database
+        self._uri = uri
+        self._database = place_of(uri)
         self._workers = workers
         self._pace = pace
         self._lines: list[_Line] = []
@@ -121,9 +128,10 @@ class Probe:
         if worst == 0:
             return Problem("refused", "MLflow takes no connection")
         if worst == 503:
-            return Problem("away", f"{self._database} can't be reached")
+            return Problem("away", f"{self._database} can't be reached", self._reason(503))
         if worst != 200:
-            return Problem("failed", f"a call that reaches {self._database} was answered with {worst}")
+            text = f"a call that reaches {self._database} was answered with {worst}"
+            return Problem("failed", text, self._reason(worst))
         if silent:
             who = {line.worker for line in silent} - {line.worker for line in self._lines if line.answered}
             pids = sorted(pid for pid in who if pid is not None)
@@ -131,6 +139,15 @@ class Probe:
             text = f"one of MLflow's {self._workers} workers{name} has answered nothing within {seconds:g} s"
             return Problem("worker", f"{text}, while others do")
         return None
+
+    def _reason(self, status: int) -> str:
+        """What MLflow says with an answer of that status."""
+        said = next(line.said for line in self._lines if line.answered and line.outcome == status)
+        try:
+            message = json.loads(said)["message"]
+        except (ValueError, KeyError, TypeError):
+            return ""
+        return driver_says(message, self._uri) if isinstance(message, str) else ""
 
     def _renew(self) -> None:
         """One connection is a new one in each round, so that it is seen whether MLflow takes any. Where a
@@ -162,6 +179,8 @@ class _Line:
         self._asked = 0.0
         self.took = 0.0
         """Seconds until the latest answer."""
+        self.said = b""
+        """The beginning of the latest answer's body."""
 
     @property
     def answered(self) -> bool:
@@ -187,7 +206,7 @@ class _Line:
                 async with asyncio.timeout(PATIENCE):
                     connection = await self._pool.acquire()
                     try:
-                        status = await _answer(connection)
+                        status, self.said = await _answer(connection)
                         if connection is not self._connection:
                             self._connection = connection
                             await self._find_worker(connection)
@@ -215,12 +234,13 @@ class _Line:
         self._pool.close()
 
 
-async def _answer(connection: Connection) -> int:
+async def _answer(connection: Connection) -> tuple[int, bytes]:
     connection.send_head(f"GET {QUESTION} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode(), head_only=False)
     await connection.head()
-    while await connection.piece():
-        pass
-    return connection.status
+    said = b""
+    while piece := await connection.piece():
+        said += piece[: MOST_SAID - len(said)]
+    return connection.status, said
 
 
 def _child_at(connection: int) -> int | None:

@@ -82,7 +82,7 @@ class Roll:
         try:
             found = await asyncio.to_thread(schema.look, self.plan.uri)
         except schema.Unreachable as error:
-            return Exit("exited", str(error))
+            return Exit("exited", f"{error}: {error.reason}")
         if fits(found):
             return None
         assert found is not None

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from proxy import private_file
 from proxy.errors import UserError
-from proxy.mlflow_server.output import masking, place_of, secrets_of
+from proxy.mlflow_server.output import driver_says, masking, place_of, secrets_of
 from proxy.settings.fields import Settings
 
 UPGRADE = Path(__file__).with_name("upgrade.py")
@@ -63,6 +63,11 @@ class Schema:
 
 class Unreachable(Exception):
     """The database can't be asked; its message is for anybody to read."""
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+        """What its driver says, for the log."""
 
 
 def versions() -> tuple[str, frozenset[str]] | None:
@@ -151,7 +156,8 @@ def _of_server(uri: str) -> str | None:
                     return str(found)
             return NONE if inspect.has_table(_FIRST_TABLE) else ""
     except sa.exc.OperationalError as error:
-        raise Unreachable(_unreachable(uri, str(error.orig))) from None
+        text = str(error.orig)
+        raise Unreachable(_unreachable(uri, text), driver_says(text, uri)) from None
     except sa.exc.SQLAlchemyError:
         return None
     finally:

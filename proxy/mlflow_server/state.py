@@ -92,8 +92,9 @@ class State:
         problem = None if found is None else found.text
         if problem != self._database_problem:
             self._database_problem = problem
-            if problem:
-                logger.warning("MLflow is not ready: %s", problem)
+            if found is not None:
+                reason = f": {found.reason}" if found.reason else ""
+                logger.warning("MLflow is not ready: %s%s", found.text, reason)
             else:
                 logger.info("MLflow is ready again")
             self._observe("database", {"problem": problem})

@@ -382,7 +382,7 @@ class MlflowServer(State):
         plan = self._planned()
         probe = Probe(
             self.socket,
-            plan.database,
+            plan.uri,
             plan.settings.mlflow_workers,
             lambda: (self._settings.ready_interval, self._settings.ready_timeout),
             self.problems,
