@@ -27,6 +27,7 @@ from processes import end, free_port, program, with_children
 
 USER, PASSWORD = "bench", "a password for one benchmark 7"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+METRICS_TOKEN = "a-token-for-the-scraper"
 ROUNDS_OF_BCRYPT = 10
 """The work factor, a power of two: OWASP's least."""
 PEERS = Path(__file__).parents[1] / "peers"
@@ -268,6 +269,7 @@ class Ours(Arrangement):
             "PROXY_TLS": "off",
             "PROXY_DATA_DIR": str(self.folder / "data"),
             "PROXY_USERS_FILE": str(self.folder / "users"),
+            "PROXY_METRICS_TOKEN": METRICS_TOKEN,
             "PYTHONPATH": str(FAKE),
             "BENCH_UPSTREAM": json.dumps(list(upstream)),
             "BENCH_CONFIGURATION": str(conf),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from processes import program
 
@@ -25,15 +27,26 @@ class Load:
     """Answers other than 2xx and 3xx, and connections that broke."""
 
 
-def wrk(url: str, connections: int, seconds: int, authorization: str | None = None) -> Load:
-    """So many connections at once, each asking again as soon as it is answered."""
+def wrk(
+    url: str,
+    connections: int,
+    seconds: int,
+    authorization: str | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+    script: Path | None = None,
+) -> Load:
+    """So many connections at once, each asking again as soon as it is answered; `script` is wrk's, in Lua."""
     command = [
         program("wrk") or "wrk",
         *("-t", str(min(2, connections)), "-c", str(connections), "-d", f"{seconds}s"),
         *("--latency", "--timeout", "30s"),
     ]
-    if authorization:
-        command += ["-H", f"Authorization: {authorization}"]
+    sent = dict(headers or {}) | ({"Authorization": authorization} if authorization else {})
+    for name, value in sent.items():
+        command += ["-H", f"{name}: {value}"]
+    if script is not None:
+        command += ["-s", str(script)]
     run = subprocess.run([*command, url], capture_output=True, text=True)
     if run.returncode:
         sys.exit(f"wrk: {run.stdout}{run.stderr}")
@@ -48,7 +61,7 @@ def read(printed: str) -> Load:
         return float(found[1]) if found else 0.0
 
     def seconds(percentile: str) -> float:
-        found = re.search(rf"^\s*{percentile}%\s+([\d.]+)(us|ms|s|m)$", printed, re.M)
+        found = re.search(rf"^\s*{percentile}%\s+([\d.]+)(us|ms|s|m)\s*$", printed, re.M)
         return float(found[1]) * _UNITS[found[2]] if found else 0.0
 
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", printed)

@@ -25,7 +25,7 @@ from processes import cpu, forget_peak, with_children
 from small import Rows, add, run
 
 PROCESSES, MEBIBYTES, SEARCHES = 4, 50, 20
-BASIC_AUTH_CONNECTIONS = 16
+BASIC_AUTH_CONNECTIONS = 8
 
 Work = dict[str, dict[str, list[float]]]
 """By arrangement: each figure, round by round."""
@@ -59,7 +59,7 @@ def measure(folder: Path, *, rounds: int, calls: int, seconds: int) -> tuple[Wor
         basic_auth = BasicAuth(folder / "basic-auth", socket)
         with basic_auth.running():
             for one in (bare, basic_auth, ours):
-                wrk(one.url + CHEAP, 16, 2, one.authorization)
+                wrk(one.url + CHEAP, BASIC_AUTH_CONNECTIONS, 3, one.authorization)
             for _ in range(rounds):
                 for one in (bare, basic_auth, ours):
                     row = rows.setdefault((one.name, BASIC_AUTH_CONNECTIONS), {})
