@@ -132,7 +132,6 @@ class Incoming:
         if (
             not self._forwarder.rules.compress
             or self._operation.answer != "plain"
-            or self._download is not None
             or not compression.worth_it(status, answer_headers)
         ):
             return answer_headers
