@@ -14,7 +14,7 @@ from proxy.forward.clock import Clock
 from proxy.forward.downloads import Download, download_of
 from proxy.forward.resending import Failure
 from proxy.http1 import Broken, Connection, Headers
-from proxy.operations import Operation
+from proxy.operations import Operation, operation_of
 from proxy.server_info import without_direct_artifacts
 from proxy.watchdog import Passage
 
@@ -129,9 +129,12 @@ class Incoming:
 
     def _perhaps_compressed(self, status: int, answer_headers: Headers) -> Headers:
         """The headers, and from now on the body, as the client wants them."""
+        operation = self._operation
+        if self._method == "HEAD":
+            operation = operation_of("GET", self._exchange.path)  # whose answer's shape is said there
         if (
             not self._forwarder.rules.compress
-            or self._operation.answer != "plain"
+            or operation.answer != "plain"
             or not compression.worth_it(status, answer_headers)
         ):
             return answer_headers
