@@ -20,11 +20,13 @@ from typing import Any
 
 from proxy import data_dir
 from proxy.errors import UserError
+from proxy.tasks import ended
 
 log = logging.getLogger("proxy.control")
 
 NAME = "control.sock"
 _LONGEST = 65536  # bytes of a command
+_LAST_SECONDS = 5.0
 
 Say = Callable[[str], None]
 Command = Callable[[dict[str, Any], Say], Awaitable[bool]]
@@ -53,9 +55,7 @@ async def listening(path: Path, commands: dict[str, Command]) -> AsyncIterator[N
         yield
     finally:
         server.close()
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await ended(under_way)
         path.unlink(missing_ok=True)
 
 
@@ -80,8 +80,9 @@ async def _one(
         log.exception("a command failed")
         tell(say="the service failed over this; its log says more", done=False)
     finally:
-        with contextlib.suppress(OSError):
-            await writer.drain()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):  # a client that reads nothing any more
+                await writer.drain()
         writer.close()
 
 

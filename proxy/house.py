@@ -11,6 +11,7 @@ from typing import Any
 from proxy.auth.oidc import Provider
 from proxy.callers import Callers
 from proxy.edge import Edge
+from proxy.tasks import ended
 from proxy.ways import Ways
 
 Scope = MutableMapping[str, Any]
@@ -97,10 +98,7 @@ class Houses:
         try:
             yield
         finally:
-            leaving = list(self._leaving)
-            for task in leaving:
-                task.cancel()
-            await asyncio.gather(*leaving, return_exceptions=True)
+            await ended(self._leaving)
             if self.standing is not None:
                 await self.standing.close()
                 self.standing.ways.pool.close()

@@ -8,12 +8,15 @@ import errno
 import gc
 import importlib.metadata
 import logging
+import os
 import secrets
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from proxy.protocol import ProxyProtocol
 from proxy.reload import Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
 from proxy.settings import Loaded, Settings, database_uri
+from proxy.tasks import ended
 from proxy.ui.keeper import Keeper
 from proxy.watchdog import Watchdog
 from proxy.welcome import welcome
@@ -47,6 +51,8 @@ KEEP_ALIVE_SECONDS = 75
 PROGRESS_SECONDS = 5.0
 # What MLflow gets at least, of the grace period, when the requests under way have used it up.
 LEAST_GRACE = 5.0
+# What threads get at the very end, when nothing is left for them to do.
+THREAD_SECONDS = 2.0
 
 
 def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = None) -> None:
@@ -73,6 +79,7 @@ def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = 
             uvloop.run(_serve(loaded, settings, reread, main, url, runtime, application_log))
     finally:
         application_log.finish()
+    _leave_threads()
 
 
 async def _serve(
@@ -107,6 +114,8 @@ async def _serve(
             print(text, file=sys.stderr, flush=True)
 
     async with contextlib.AsyncExitStack() as stack:
+        # Last of all: whoever runs the loop waits for the threads of its executor, however long they take.
+        stack.callback(lambda: asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1)))
         ground = await stack.enter_async_context(grounded(settings, metrics))
         internal = stack.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
@@ -159,7 +168,7 @@ async def _serve(
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
                 task.add_done_callback(_say_failure)
-            inside.push_async_callback(_cancelled, background)
+            inside.push_async_callback(ended, background)
             edges = {"public": apps.public, "internal": apps.internal, "scraper": apps.scraper}
             houses.move_into(House(callers, edges, apps.ways, inside))
             templating.show(shown)
@@ -192,6 +201,18 @@ async def _serve(
         await _live(reloader, public, servers[:-1], mlflow, background, tls)
 
 
+def _leave_threads() -> None:
+    """End the process here where threads go on, which Python would wait for; they may wait for a database
+    that stands still."""
+    deadline = time.monotonic() + THREAD_SECONDS
+    threads = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in threads):
+        sys.stderr.flush()
+        os._exit(0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     stack: contextlib.AsyncExitStack
@@ -202,12 +223,6 @@ class _Prepared:
         for coroutine in self.callers.background:
             coroutine.close()
         await self.stack.aclose()
-
-
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _live(
@@ -313,9 +328,7 @@ async def _running(*coroutines: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 def _say_failure(task: asyncio.Task[None]) -> None:

@@ -50,7 +50,7 @@ class Migrating:
         said = ""
         while not self._stop.is_set():
             try:
-                found = await asyncio.to_thread(schema.look, plan.uri)
+                found = await schema.looked(plan.uri)
             except Unreachable as error:
                 if (text := str(error)) != said:
                     logger.warning("MLflow is not started yet: %s: %s", text, error.reason)
@@ -96,7 +96,7 @@ class Migrating:
             await self._starts.end(process, grace)
         if self._stop.is_set():
             return False
-        if failed is None and fits(await asyncio.to_thread(schema.look, plan.uri)):
+        if failed is None and fits(await schema.looked(plan.uri)):
             logger.info("%s was migrated", plan.database)
             return True
         said = "".join(f"\n    {line[:500]}" for line in process.last_lines)

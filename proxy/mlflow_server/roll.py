@@ -80,7 +80,7 @@ class Roll:
     async def _unfit(self) -> Exit | None:
         """Why the heir must not be started over its database: the first one still works with those tables."""
         try:
-            found = await asyncio.to_thread(schema.look, self.plan.uri)
+            found = await schema.looked(self.plan.uri)
         except schema.Unreachable as error:
             return Exit("exited", f"{error}: {error.reason}")
         if fits(found):

@@ -6,6 +6,7 @@ and another version (mlflow/store/db/utils.py). So this is looked at before MLfl
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import importlib.util
 import re
@@ -31,6 +32,7 @@ UPGRADE = Path(__file__).with_name("upgrade.py")
 _REVISION = re.compile(r"^(down_)?revision\s*(?::[^=]*)?=\s*(.*)$", re.MULTILINE)
 _QUOTED = re.compile(r"""["']([0-9a-zA-Z_]+)["']""")
 _CONNECT_SECONDS = 10
+_LOOK_SECONDS = 60.0
 _TIMEOUT_OF = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pymysql": "connect_timeout"}
 # A table of every MLflow there has been, by which a database without a version is told from one without
 # MLflow's tables; ours may lie in it.
@@ -104,6 +106,17 @@ def look(uri: str) -> Schema | None:
         return Schema(Fit.CURRENT if found else Fit.EMPTY, found, wanted)
     fit = Fit.OLD if found in all_known or found == NONE else Fit.FOREIGN
     return Schema(fit, found, wanted)
+
+
+async def looked(uri: str) -> Schema | None:
+    """`look` in a thread. Raises Unreachable also where the database has stood still since it was connected
+    to, which no driver notices; the thread is left to itself then."""
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            return await asyncio.to_thread(look, uri)
+    except TimeoutError:
+        text = f"{place_of(uri)} can't be reached; it is asked again"
+        raise Unreachable(text, f"no answer within {_LOOK_SECONDS:g} s") from None
 
 
 def version_of(uri: str) -> str | None:

@@ -77,9 +77,8 @@ class Store:
         self.queries += 1
         loop = asyncio.get_running_loop()
         try:
-            result = await asyncio.wait_for(
-                loop.run_in_executor(self._threads, self._in_thread, query), deadline
-            )
+            async with asyncio.timeout(deadline):
+                result = await loop.run_in_executor(self._threads, self._in_thread, query)
         except TimeoutError:
             raise self._failed(f"no answer within {deadline:g} seconds") from None
         except (DataError, IntegrityError):

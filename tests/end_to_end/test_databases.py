@@ -76,6 +76,8 @@ def test_a_stopped_database_is_missed_within_seconds_and_found_again(
         ready = probe(service, 503, patience=10)
         assert time.monotonic() - stopped < 10
         assert "database" in ready.text
+        assert "OperationalError" not in ready.text
+        assert re.search("can't be reached: .*OperationalError.*(refused|Can't connect)", service.log())
         answer = service.session().post(service.url + SEARCH, json={"max_results": 1}, timeout=100)
         assert answer.status_code == 503
         assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"

@@ -177,6 +177,22 @@ def test_one_worker_of_two_that_stands_still_is_named_and_goes_on_or_is_replaced
 
 
 @needs(*PostgreSQL.programs)
+def test_the_service_ends_though_its_database_stands_still(tmp_path: Path) -> None:
+    with database(PostgreSQL) as server:
+        settings = {"MLFLOW_BACKEND_STORE_URI": server.uri(), "PROXY_DATABASE_URL": server.uri()}
+        with running(tmp_path, **settings, **SOON) as service:
+            assert server.process is not None
+            with stopped([server.process.pid, *guard.descendants(server.process.pid)]):
+                calls = [Call(service) for _ in range(4)]
+                until(lambda: ready(service).status_code == 503, service)
+                until(lambda: "database of sessions and tokens does not answer" in service.log(), service)
+                assert service.end(100) == 0
+                for call in calls:
+                    call.join()
+            assert "ended" in service.log()
+
+
+@needs(*PostgreSQL.programs)
 def test_a_database_that_stands_still_is_said_and_all_goes_on_when_it_does(tmp_path: Path) -> None:
     with database(PostgreSQL) as server:
         settings = {"MLFLOW_BACKEND_STORE_URI": server.uri(), "PROXY_DATABASE_URL": server.uri()}
