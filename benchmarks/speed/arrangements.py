@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import hashlib
 import ipaddress
 import json
 import os
@@ -62,8 +63,8 @@ class Arrangement(ABC):
     scheme = "http"
     ready_at = TARGET
 
-    def __init__(self, folder: Path, upstream: Path) -> None:
-        self.folder, self.upstream = folder, upstream
+    def __init__(self, folder: Path, upstream: Path, upstream_port: int = 0) -> None:
+        self.folder, self.upstream, self.upstream_port = folder, upstream, upstream_port
         self.port = free_port()
         folder.mkdir(parents=True)
 
@@ -144,14 +145,14 @@ class Direct(Arrangement):
 
 
 class Upstream(Direct):
-    """The upstream of those that don't start one, on a socket."""
+    """The upstream of those that don't start one, on a socket, and on a port for who knows no sockets."""
 
     def command(self) -> Sequence[str]:
         conf = write(
             PEERS / "upstream.conf",
             self.folder / "upstream.conf",
             FOLDER=str(self.folder),
-            LISTEN=f"unix:{self.upstream}",
+            LISTEN=f"unix:{self.upstream}; listen 127.0.0.1:{self.port}",
             BODY=answer(),
         )
         return nginx(self.folder, conf)
@@ -241,10 +242,36 @@ class CaddyBcrypt(Caddy):
     hash_cache = False
 
 
+class Traefik(Arrangement):
+    """Taken where it is on PATH; Debian has no package of it. Its hash is SHA-1's, which costs nothing."""
+
+    name, program = "Traefik", "traefik"
+
+    def command(self) -> Sequence[str]:
+        self.written("traefik-routes.yaml", ACCOUNT=sha1_account(), PORT=str(self.upstream_port))
+        return [program("traefik") or "traefik", f"--configFile={self.written('traefik.yaml')}"]
+
+
+class OAuth2Proxy(Arrangement):
+    """Taken where it is on PATH, as Traefik is."""
+
+    name, program = "oauth2-proxy", "oauth2-proxy"
+
+    def command(self) -> Sequence[str]:
+        (self.folder / "htpasswd").write_text(sha1_account() + "\n")
+        conf = self.written("oauth2-proxy.cfg", PORT=str(self.upstream_port))
+        return [program("oauth2-proxy") or "oauth2-proxy", f"--config={conf}"]
+
+
+def sha1_account() -> str:
+    return f"{USER}:{{SHA}}{base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()}"
+
+
 class Ours(Arrangement):
     """mlflow-proxy with its defaults, TLS off, and one user in a users file; its child is the upstream."""
 
     name = "mlflow-proxy"
+    package = program = "nginx"  # its upstream
     settings: ClassVar[dict[str, str]] = {}
     upstream_command: Sequence[str] | None = None
     """nginx, unless this says otherwise."""
@@ -284,6 +311,7 @@ class Ours(Arrangement):
 class OursStreams(Ours):
     """The same in front of large bodies."""
 
+    package = program = None
     upstream_command = (sys.executable, str(STREAMS), "@SOCKET@")
 
 

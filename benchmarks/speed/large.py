@@ -44,7 +44,14 @@ Rows = dict[tuple[str, str], dict[str, list[float]]]
 """By arrangement and what was done: each figure, round by round."""
 
 
-def measure(folder: Path, *, rounds: int, size: int) -> Rows:
+def measure(
+    folder: Path,
+    *,
+    rounds: int,
+    size: int,
+    plain: Sequence[type[Arrangement]] = PLAIN,
+    secured: Sequence[type[Arrangement]] = TLS,
+) -> Rows:
     """All of them in turn within each round; `size` in bytes, half of it where there are 8 at once.
 
     Memory grows from what was held after a first small transfer. Exits where a transfer fails.
@@ -53,11 +60,11 @@ def measure(folder: Path, *, rounds: int, size: int) -> Rows:
     upstream = folder / "upstream.sock"
     with contextlib.ExitStack() as stack:
         stack.enter_context(UpstreamStreams(folder / "upstream", upstream).running())
-        plain, secured = (
-            [kind(folder / kind.__name__, upstream) for kind in kinds] for kinds in (PLAIN, TLS)
+        without, under = (
+            [kind(folder / kind.__name__, upstream) for kind in kinds] for kinds in (plain, secured)
         )
         held = {}
-        for one in (*plain, *secured):
+        for one in (*without, *under):
             stack.enter_context(one.running())
             down(one, 4 * PIECE)
             up(one, 4 * PIECE)
@@ -77,11 +84,11 @@ def measure(folder: Path, *, rounds: int, size: int) -> Rows:
 
         for number in range(rounds):
             for what, act in (("down", down), ("up", up)):
-                for one in (*plain, *secured):
+                for one in (*without, *under):
                     record(one, what, partial(act, one, size), size)
             if number % 2 == 0:  # they take long
                 for what, act in (("down", down), ("up", up)):
-                    for one in plain:
+                    for one in without:
                         record(
                             one,
                             f"{what}, 8 at once",
@@ -89,7 +96,7 @@ def measure(folder: Path, *, rounds: int, size: int) -> Rows:
                             4 * size,
                         )
         for what, act in (("down", slow_down), ("up", slow_up)):
-            for one in (*plain[1:], *secured):
+            for one in (*without[1:], *under):
                 record(
                     one,
                     f"{what}, {SLOW_CLIENTS} slow",

@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/speed/scale.py [--rounds 3] [--seconds 2] [--most 100000]
 
-Each proxy's database holds as many tokens and sessions as its users file has users (10, 1,000, 100,000), and
-the requests for labels name as many runs and programs. Requests are counted in the proxy's CPU time at 16
+Each proxy knows so many users (10, 1,000, 100,000; no more than 12,000 of them fit into a users file, the
+others are people of an identity provider's), tokens and sessions, and the requests for labels name as many
+runs and programs. Requests are counted in the proxy's CPU time at 16
 connections. By itself it prints what it found and keeps nothing.
 """
 
@@ -42,6 +43,8 @@ IDLE, ACTIVE = 2000, 500
 COUNTS = (10, 1000, 100_000)
 ISSUER = "https://127.0.0.1:1/"
 """Where no identity provider is: sessions are on, and none is asked about within PROXY_SESSION_REFRESH."""
+IN_FILE = 12_000
+"""Users that a users file can hold, which may have 1 MiB; further ones are an identity provider's people."""
 KINDS = ("users", "tokens", "sessions", "labels")
 
 
@@ -68,7 +71,8 @@ class Crowded(Ours):
         command = super().command()
         one = hashed()
         with (self.folder / "users").open("w") as file:
-            file.writelines(f"user{number}:{one}:viewer\n" for number in range(self.count - 1))
+            others = min(self.count, IN_FILE) - 1
+            file.writelines(f"user{number}:{one}:viewer\n" for number in range(others))
             file.write(f"{USER}:{one}:editor\n")
         settings = Settings(
             data_dir=self.folder / "data",
