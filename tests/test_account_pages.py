@@ -261,6 +261,17 @@ def test_a_revoked_token_counts_no_more_and_says_who_did_it(site: AccountSite) -
     assert "/-/account/tokens/re" not in text  # neither renewed nor revoked again
 
 
+def test_the_newest_tokens_that_ended_are_shown(site: AccountSite) -> None:
+    for number in range(tokens.OVER_SHOWN + 3):
+        made(site, name=f"short {number}.")
+        site.post("tokens/revoke", token=only_id(site.get().partition("Expired and revoked")[0]), back="")
+    text = site.get()
+    assert f"Expired and revoked ({tokens.OVER_SHOWN + 3})" in text
+    shown = [number for number in range(tokens.OVER_SHOWN + 3) if f"short {number}." in text]
+    assert shown == list(range(3, tokens.OVER_SHOWN + 3))
+    assert "And 3 older:" in text
+
+
 def test_anothers_token_is_as_one_that_there_is_not_but_for_an_admin(site: AccountSite) -> None:
     secret = made(site)
     which = only_id(site.get())

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urljoin
 
 import login_site
 import pytest
@@ -99,6 +100,37 @@ def test_a_token_is_made_and_listed_without_its_secret(site: LoginSite, name: st
     listed = {one["id"]: one for one in answer.json()["tokens"]}
     assert listed[token["id"]]["state"] == "active"
     assert token["token"] not in answer.text
+
+
+def test_tokens_are_listed_in_pages_as_github_has_them(site: LoginSite, name: str) -> None:
+    for number in range(7):
+        made(site, f"{name} {number}")
+    url, seen = f"{site.url}{TOKENS}?per_page=3", []
+    pages = 0
+    while url:
+        answer = requests.get(url, auth=(USER, PASSWORD), timeout=10)
+        tokens = answer.json()["tokens"]
+        assert len(tokens) <= 3
+        seen += [token["id"] for token in tokens]
+        pages += 1
+        first = answer.links.get("first", {}).get("url")
+        assert first == (None if pages == 1 else "?per_page=3&page=1")
+        last = answer.links.get("last", answer.links.get("prev"))["url"]
+        url = urljoin(answer.url, answer.links["next"]["url"]) if "next" in answer.links else ""
+    assert last == f"?per_page=3&page={pages - 1}"
+    assert len(seen) == len(set(seen))
+    whole = ask(site, "GET", f"{TOKENS}?per_page=1000")
+    assert seen == [token["id"] for token in whole.json()["tokens"]][: len(seen)]
+    beyond = ask(site, "GET", f"{TOKENS}?per_page=3&page=900")
+    assert beyond.json()["tokens"] == []
+    assert beyond.links["prev"]["url"] == f"?per_page=3&page={pages}"
+
+
+@pytest.mark.parametrize(
+    "query", ["page=0", "page=-1", "per_page=x", "page=1e3", "page=٣", "page=" + "9" * 5000]
+)
+def test_a_page_that_is_no_number_is_refused(site: LoginSite, query: str) -> None:
+    refused(ask(site, "GET", f"{TOKENS}?{query}"), 400)
 
 
 def test_where_nothing_is_said_it_is_the_callers_role_for_90_days(site: LoginSite, name: str) -> None:

@@ -23,6 +23,7 @@ from proxy.auth.oidc.failures import ProviderError
 from proxy.auth.refusals import Refusal
 from proxy.auth.session import Sessions, cookie_secrets
 from proxy.auth.tokens import may_manage
+from proxy.auth.tokens.changes import MOST_ENDED
 from proxy.auth.tokens.format import checked, digest, in_password, looks_like, made
 from proxy.auth.tokens.in_use import POLL_SECONDS
 from proxy.auth.tokens.people import People
@@ -411,6 +412,80 @@ def test_a_user_who_goes_while_the_database_is_away_takes_the_tokens_along(tmp_p
     run(tmp_path, test)
 
 
+def test_what_is_unchanged_is_not_read_whole_again(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        secrets = [await replica.make(name=str(number)) for number in range(5)]
+        for secret, _ in secrets:
+            await replica.who(secret)
+        asked = replica.store.queries
+        await replica.tokens.look()
+        assert replica.store.queries == asked + 1
+        now, (secret, made_) = time.time(), secrets[0]
+        await write(
+            replica, "UPDATE mlflow_proxy_tokens SET revoked = :now WHERE id = :id", now=now, id=made_.id
+        )
+        asked = replica.store.queries
+        await replica.tokens.look()
+        assert replica.store.queries == asked + 2
+        assert replica.ended == [made_.id]
+        assert "was revoked" in await replica.why(secret)
+        await replica.who(secrets[1][0])
+
+    run(tmp_path, test)
+
+
+def test_a_look_lets_tokens_be_believed_for_longer(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        secret, _ = await replica.make()
+        verified = await replica.ask(secret)
+        assert isinstance(verified, Verified)
+        before = verified.until
+        await asyncio.sleep(0.05)
+        await replica.tokens.look()
+        assert verified.until > before
+
+    run(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE mlflow_proxy_tokens SET expires = 1",
+        "UPDATE mlflow_proxy_tokens SET revoked = 1",
+        "UPDATE mlflow_proxy_people SET suspended = 1",
+        "UPDATE mlflow_proxy_people SET vouched = vouched + 1, groups = '[]'",
+        "DELETE FROM mlflow_proxy_people",
+    ],
+)
+def test_whatever_ends_a_token_elsewhere_is_seen(tmp_path: Path, change: str) -> None:
+    async def test(replica: Replica) -> None:
+        await replica.vouch(replace(ADA, groups=("admins",)), time.time())
+        secret, _ = await replica.make(ADA_SIGNED_IN)
+        verified = await replica.ask(secret)
+        await replica.tokens.look()
+        assert isinstance(verified, Verified)
+        assert verified.identity is not None
+        await write(replica, change)
+        await replica.tokens.look()
+        assert verified.identity is None
+
+    run(tmp_path, test)
+
+
+def test_a_service_account_removed_elsewhere_is_seen(tmp_path: Path) -> None:
+    async def test(replica: Replica) -> None:
+        exchange = exchange_from()
+        await replica.tokens.create_service_account(ROOT, "ci", Role.EDITOR, "", exchange)
+        secret, _ = await replica.make(ROOT, service_account="ci", role=Role.EDITOR)
+        verified = await replica.ask(secret)
+        await write(replica, "UPDATE mlflow_proxy_service_accounts SET removed = 1")
+        await replica.tokens.look()
+        assert isinstance(verified, Verified)
+        assert verified.identity is None
+
+    run(tmp_path, test)
+
+
 # ---- Making them ----
 
 
@@ -486,6 +561,26 @@ def test_an_owner_has_a_hundred_tokens_and_no_more(tmp_path: Path) -> None:
         await replica.make(name="x")
 
     run(tmp_path, test)
+
+
+def test_of_tokens_that_ended_the_last_hundred_are_kept(two: Callable[..., list[Settings]]) -> None:
+    """Whoever makes and revokes in a loop fills no database."""
+
+    async def test(replica: Replica) -> None:
+        _, neighbours = await replica.make(VERA)
+        await replica.tokens.revoke(VERA, neighbours.id, exchange_from())
+        _, kept = await replica.make(name="kept")
+        ended = []
+        for _ in range(MOST_ENDED + 5):
+            _, one = await replica.make(name="loop")
+            await replica.tokens.revoke(BOB, one.id, exchange_from())
+            ended.append(one.id)
+        _, last = await replica.make(name="last")
+        found = await replica.store.run(lambda db: rows.shown(db, 0.0))
+        assert {row.id for row in found} == {neighbours.id, kept.id, last.id, *ended[-MOST_ENDED:]}
+
+    with replicas(two()[0]) as (replica,):
+        asyncio.run(test(replica))
 
 
 MAIN = "https://id.example.com/"

@@ -11,8 +11,9 @@ import orjson
 
 from proxy.exchange import Exchange, Refused
 from proxy.identity import Identity, Role, identity_of
-from proxy.pages.answers import JSON, App, Receive, Scope, Send, answer
+from proxy.pages.answers import JSON, App, Headers, Receive, Scope, Send, answer
 from proxy.pages.json_body import json_body
+from proxy.pages.paging import asked_page
 
 PATH = "/-/api/tokens"
 _USUAL = 90 * 86400.0
@@ -69,16 +70,20 @@ class Tokens(Protocol):
 def token_api(tokens: Tokens, longest: float) -> dict[str, App]:
     """The applications by path; `longest` is PROXY_TOKEN_MAX_LIFETIME, in seconds.
 
-    GET lists, POST of ``{"name": …, "lifetime": seconds or "expires": Unix seconds, "role"?, "read_only"?}``
-    makes one: 201, with its secret as ``token``. Below it are ``/renew`` (``{"id": …, "overlap"?: seconds}``,
-    201) and ``/revoke`` (``{"id": …}``, 200; "current" is the token that the request came with).
+    GET lists, in pages (paging.py). POST of ``{"name": …, "lifetime": seconds or "expires": Unix seconds,
+    "role"?, "read_only"?}`` makes one: 201, with its secret as ``token``. Below it are ``/renew`` (``{"id":
+    …, "overlap"?: seconds}``, 201) and ``/revoke`` (``{"id": …}``, 200; "current" is the token that the request came with).
     """
     usual = min(_USUAL, longest)
 
     async def collection(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] in ("GET", "HEAD"):
+            page = asked_page(scope["query_string"])
             found = await tokens.list_for(_caller(scope))
-            await _told(scope, send, 200, {"tokens": [_shown(token) for token in found]})
+            told: dict[str, object] = {
+                "tokens": [_shown(token) for token in found[page.start : page.start + page.size]]
+            }
+            await _told(scope, send, 200, told, page.links(len(found)))
             return
         asked = await _asked(scope, receive, "GET, HEAD, POST")
         wanted = _wanted(asked, _caller(scope), usual)
@@ -197,9 +202,11 @@ def _shown(token: Token) -> dict[str, object]:
     }
 
 
-async def _told(scope: Scope, send: Send, status: int, data: dict[str, object]) -> None:
+async def _told(
+    scope: Scope, send: Send, status: int, data: dict[str, object], headers: Headers = ()
+) -> None:
     scope["exchange"].status = status
-    await answer(scope, send, status, orjson.dumps(data), JSON)
+    await answer(scope, send, status, orjson.dumps(data), JSON, headers=headers)
 
 
 def _wrong(message: str) -> Refused:

@@ -19,6 +19,9 @@ from proxy.pages.wording import ahead, duration, moment, span
 ACCOUNT = "/-/account"
 SERVICE_ACCOUNTS = f"{ACCOUNT}/service-accounts"
 _MADE = Page("token_made.html", script="token_made.js")
+_OVER = ("expired", "revoked")
+OVER_SHOWN = 10
+"""How many tokens that are over a page shows of an owner."""
 _SOON = 7 * DAY
 """Seconds before its expiry from which a token is marked."""
 
@@ -257,12 +260,16 @@ def shown(token: Token, now: float) -> dict[str, object]:
     }
 
 
-def listed(tokens: Sequence[Token], now: float) -> dict[str, list[dict[str, object]]]:
-    """Those that count, or may count again, and those that are over, for a template."""
-    rows: dict[str, list[dict[str, object]]] = {"live": [], "over": []}
-    for token in tokens:
-        rows["over" if token.state in ("expired", "revoked") else "live"].append(shown(token, now))
-    return rows
+def listed(tokens: Sequence[Token], now: float) -> dict[str, object]:
+    """Those that count, or may count again, and the OVER_SHOWN newest that are over, for a template, and how
+    many of the latter are left out."""
+    over = [token for token in tokens if token.state in _OVER]
+    over.sort(key=lambda token: token.created, reverse=True)
+    return {
+        "live": [shown(token, now) for token in tokens if token.state not in _OVER],
+        "over": [shown(token, now) for token in over[:OVER_SHOWN]],
+        "hidden": len(over[OVER_SHOWN:]),
+    }
 
 
 def address(scope: Scope, rules: Rules) -> str:

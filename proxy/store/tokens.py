@@ -119,6 +119,41 @@ def read_many(connection: Connection, ids: Iterable[str]) -> dict[str, TokenRow]
     return found
 
 
+Glance = tuple[float | None, float, float | None, float | None, float | None]
+"""All of a token and its owner that ever changes what it is worth: when it was revoked and expires, when its
+owner was vouched for, suspended and removed."""
+_GLANCE = sa.select(
+    tokens.c.id,
+    tokens.c.revoked,
+    tokens.c.expires,
+    people.c.vouched,
+    people.c.suspended,
+    service_accounts.c.removed,
+).select_from(_QUERY.get_final_froms()[0])
+
+
+def glance(row: TokenRow) -> Glance:
+    """What glances() has of the token as that row has it."""
+    person, account = row.person, row.account
+    return (
+        row.revoked,
+        row.expires,
+        None if person is None else person.vouched,
+        None if person is None else person.suspended,
+        None if account is None else account.removed,
+    )
+
+
+def glances(connection: Connection, ids: Iterable[str]) -> dict[str, Glance]:
+    """The same of those of ``ids`` that are there, by id: a tenth of what read_many() costs."""
+    wanted = list(ids)
+    found: dict[str, Glance] = {}
+    for start in range(0, len(wanted), _CHUNK):
+        chunk = _GLANCE.where(tokens.c.id.in_(wanted[start : start + _CHUNK]))
+        found.update((row[0], tuple(row[1:])) for row in connection.execute(chunk))
+    return found
+
+
 def shown(connection: Connection, since: float, owner: str | None = None) -> list[TokenRow]:
     """An owner's tokens, or everybody's: those in force and those that ended after ``since``."""
     conditions: list[ColumnElement[bool]] = [
@@ -158,6 +193,19 @@ def subjects(connection: Connection, issuer: str, now: float) -> list[str]:
         tokens.c.issuer == issuer, tokens.c.expires > now, tokens.c.revoked.is_(None)
     )
     return list(connection.scalars(query.distinct()))
+
+
+def drop_ended(connection: Connection, owner: str, now: float, keep: int) -> None:
+    """Forget an owner's tokens that have ended, but for the ``keep`` that ended last."""
+    ended = sa.func.coalesce(tokens.c.revoked, tokens.c.expires)
+    query = (
+        sa.select(tokens.c.id)
+        .where(tokens.c.owner == owner, sa.or_(tokens.c.expires <= now, tokens.c.revoked.is_not(None)))
+        .order_by(ended.desc(), tokens.c.id)
+        .offset(keep)
+    )
+    for token_id in connection.scalars(query).all():
+        connection.execute(sa.delete(tokens).where(tokens.c.id == token_id))
 
 
 def lock_owner(connection: Connection, owner: str) -> None:

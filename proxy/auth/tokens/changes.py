@@ -19,6 +19,8 @@ from proxy.store import tokens as rows
 
 MOST = 100
 """Tokens of one owner that are in force at once."""
+MOST_ENDED = 100
+"""Of one owner's that have ended, kept; whoever makes and revokes in a loop fills no database."""
 LISTED_SECONDS = 30 * 86400.0
 """For which a token that has ended is still listed."""
 LONGEST_OVERLAP = 90 * 86400.0
@@ -191,6 +193,7 @@ def ordered(tokens: Iterable[TokenInfo]) -> list[TokenInfo]:
 
 
 def _insert(db: Connection, token: NewToken) -> tuple[str, TokenRow]:
+    rows.drop_ended(db, token.owner, token.created, MOST_ENDED)
     secret = secret_format.made("service" if token.issuer == SERVICE_ISSUER else "person")
     rows.insert(db, replace(token, hash=secret_format.digest(secret)))
     row = rows.read(db, token.id)

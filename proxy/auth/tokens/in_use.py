@@ -17,7 +17,7 @@ from proxy.auth.tokens.known import Known, KnownTokens
 from proxy.auth.tokens.orphans import Orphans
 from proxy.auth.tokens.words import NO_DATABASE, Words
 from proxy.auth.verified import Verified, Wrong
-from proxy.identity import Role
+from proxy.identity import PASSWORD_ISSUER, Role
 from proxy.store import Store, StoreUnavailable, TokenRow, people
 from proxy.store import tokens as rows
 
@@ -38,6 +38,7 @@ KEPT_SECONDS = 90 * 86400.0
 REFUSED_SECONDS = 2.0
 """For which a token that was refused is not looked up again."""
 _REFUSALS = 10_000
+_AT_A_TIME = 500
 _AGAIN_SECONDS = 2.0  # for which one is believed while the database is away, before it is asked again
 _FLUSH_SECONDS = 30.0
 _PURGE_SECONDS = 600.0
@@ -170,8 +171,9 @@ class TokensInUse:
 
     def _take_up(self, known: Known, row: TokenRow, standing: Standing, confirmed: float) -> None:
         known.row, known.confirmed = row, confirmed
+        known.ends, known.owner_role = min(row.expires, standing.owner.until), standing.owner.role
         verified = known.verified
-        verified.until = min(row.expires, standing.owner.until, confirmed + BELIEVED_SECONDS)
+        verified.until = min(known.ends, confirmed + BELIEVED_SECONDS)
         if verified.identity != standing.identity:
             verified.identity = standing.identity
 
@@ -233,13 +235,41 @@ class TokensInUse:
         if not ids:
             return
         try:
-            found = await self._store.run(lambda db: rows.read_many(db, ids))
+            seen = await self._store.run(lambda db: rows.glances(db, ids))
+            changed = [which for which in ids if self._has_changed(which, seen)]
+            found = await self._store.run(lambda db: rows.read_many(db, changed)) if changed else {}
         except StoreUnavailable:
             self._look_after(ids, None)
             for known in self._known:
                 known.verified.until = min(known.verified.until, known.confirmed + self._grace)
             raise
-        self._look_after(ids, found)
+        self._look_after(changed, found)
+        await self._confirm(set(ids).difference(changed), now)
+
+    def _has_changed(self, which: str, seen: dict[str, rows.Glance]) -> bool:
+        known = self._known.get(which)
+        return known is not None and seen.get(which) != rows.glance(known.row)
+
+    async def _confirm(self, ids: Collection[str], now: float) -> None:
+        """Go on believing those that the database has as they were; judged again are those alone for whom
+        time or the users file has changed something."""
+        theirs = [known for which in ids if (known := self._known.get(which)) is not None]
+        roles = self._judge.roles_of_users(
+            {known.row.subject for known in theirs if known.row.issuer == PASSWORD_ISSUER}
+        )
+        again = []
+        for number, known in enumerate(theirs):
+            row = known.row
+            other = row.issuer == PASSWORD_ISSUER and roles[row.subject] != known.owner_role
+            if other or now >= known.ends:
+                again.append(row.id)
+            elif self._known.get(row.id) is known:
+                known.confirmed = now
+                known.verified.until = min(known.ends, now + BELIEVED_SECONDS)
+            if number % _AT_A_TIME == _AT_A_TIME - 1:
+                await asyncio.sleep(0)  # requests go on meanwhile
+        left = {which: known.row for which in again if (known := self._known.get(which)) is not None}
+        self._look_after(list(left), left)
 
     def _look_after(self, ids: list[str], found: dict[str, TokenRow] | None) -> None:
         """Take up what was read, or, where nothing could be, what has changed without the database."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -90,6 +90,10 @@ class Judge:
     def has_password(self, name: str) -> bool:
         """Whether there is a user of that name who has a password."""
         return self._password_role(name) is not None
+
+    def roles_of_users(self, names: Iterable[str]) -> dict[str, Role | None]:
+        """What users with passwords may now; None for those who are gone."""
+        return {name: self._password_role(name) for name in names}
 
     def standing(self, row: TokenRow, now: float) -> Standing:
         owner = self.owner(row.issuer, row.subject, row.user, row.person, row.account, now)

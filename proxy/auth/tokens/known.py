@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxy.auth.verified import Verified
+from proxy.identity import Role
 from proxy.store import TokenRow
 
 MOST = 10_000
@@ -26,6 +27,10 @@ class Known:
     """When the database last said that it counts."""
     noted: float
     """The time of use that the database has."""
+    ends: float = 0.0
+    """When it ends by itself, as far as is known: it expires, or its owner has to sign in again."""
+    owner_role: Role = Role.NONE
+    """What its owner may."""
 
 
 class KnownTokens:
