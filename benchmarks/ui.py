@@ -2,10 +2,10 @@
 
     python benchmarks/ui.py [--rounds N] [--json FILE]
 
-A network namespace is the browser's machine; `tc` makes its cable as slow as told (20 Mbit/s, 40 ms there and
-back). Each visit is headless Chromium with a new profile: it opens the home page and comes back to it, and
-with another new profile it opens an experiment's runs. A page is there when its own content is (PAGES). Bytes
-are those that came over the wire, heads of answers included, as Chromium counts them. The table goes to
+A network namespace is the browser's machine, at the end of a slow line (20 Mbit/s, 40 ms there and back:
+slow_line.py). Each visit is headless Chromium with a new profile, which opens a page and then comes back to
+it; the pages are the home page and an experiment's runs. A page is there when its own content is (PAGES).
+Bytes are those that came over the wire, heads of answers included, as Chromium counts them. The table goes to
 standard error, the result as JSON to standard output. Needs root, iproute2, Chromium and its driver.
 """
 
@@ -27,14 +27,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "end_to_end")]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "tests" / "end_to_end")]
 
 import service as services  # noqa: E402
-from elsewhere import Elsewhere, elsewhere  # noqa: E402
+from elsewhere import Elsewhere  # noqa: E402
 from service import NO_JOBS, PASSWORD, USER, Service  # noqa: E402
+from slow_line import at_the_end  # noqa: E402
 
-RATE, DELAY = "20mbit", "20ms"
-"""Of the cable, each way."""
+RATE, DELAY = 20e6, 0.020
+"""Of the line, each way: bits a second, and seconds."""
 PATIENCE = 120
 SETTLED = 1.5
 """Seconds without a request under way after which a page is taken to be at rest."""
@@ -164,13 +165,12 @@ def browser(profile: str) -> Iterator[Any]:
 def measure(rounds: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="ui-", ignore_cleanup_errors=True) as folder,
-        elsewhere() as machine,
+        at_the_end(RATE, DELAY) as machine,
         proxied(Path(folder) / "service", machine) as service,
     ):
         experiment = with_runs(service)
         prepared(service)
         with direct(service, machine) as url:
-            slow(machine)
             return compared(rounds, machine, service, url, experiment, Path(folder))
 
 
@@ -240,7 +240,11 @@ def judged(medians: dict[str, Any], seen: dict[str, Any]) -> dict[str, Any]:
         }
         for what, (how, bound) in TARGETS.items()
     ]
-    return {"line": f"{RATE}, {DELAY} each way", "medians": medians, "targets": targets}
+    return {
+        "line": f"{RATE / 1e6:g} Mbit/s and {2 * DELAY * 1000:g} ms there and back",
+        "medians": medians,
+        "targets": targets,
+    }
 
 
 def faster(medians: dict[str, Any], page: str) -> float:
@@ -371,16 +375,6 @@ def direct(service: Service, machine: Elsewhere) -> Iterator[str]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
         process.wait(30)
-
-
-def slow(machine: Elsewhere) -> None:
-    """Make the cable a slow line, on both ends."""
-    theirs = json.loads(machine.run("ip", "-j", "link", "show", "type", "veth").stdout)[0]["ifname"]
-    shape = ("root", "netem", "rate", RATE, "delay", DELAY, "limit", "10000")
-    done = machine.run("tc", "qdisc", "add", "dev", theirs, *shape)
-    if done.returncode:
-        raise PermissionError(done.stderr)
-    subprocess.run(["tc", "qdisc", "add", "dev", f"mpa{os.getpid()}", *shape], check=True)
 
 
 if __name__ == "__main__":
