@@ -32,11 +32,13 @@ from client_driver import Person
 from identity_provider import EDITOR, OidcProvider, approve, authorize
 from login_site import PASSWORD, USER, LoginSite
 from mlflow.utils.credentials import read_mlflow_creds
+from mlflow_proxy_client import login as rooms
 from mlflow_proxy_client import mlflow_file, renewal
 from mlflow_proxy_client.addresses import covers, server_url
 from mlflow_proxy_client.credentials import CredentialsFile, Entry, OwnToken
 from mlflow_proxy_client.errors import Ended, Problem
 from mlflow_proxy_client.plugin import Auth
+from mlflow_proxy_client.server import Server, SignIn
 
 import proxy
 
@@ -338,6 +340,49 @@ def test_a_browser_is_opened_where_there_is_one(
     done = person.sign_in(browser, site.url, "--browser", "--no-token")
     assert done.returncode == 0, done.stderr
     assert opened.read_text().strip() == seen[0]
+
+
+def test_a_server_that_names_another_server_s_audience_is_refused(
+    person: Person, site: LoginSite, provider: OidcProvider, tmp_path: Path
+) -> None:
+    """It would be sent an access token that opens the other one."""
+    done = person.sign_in(lambda url: approve(url, EDITOR), site.url, "--device", "--no-token")
+    assert done.returncode == 0, done.stderr
+    before = kept(person)
+    with login_site.login_site(tmp_path / "other", provider.issuer) as other:
+        refused = person.run("login", other.url, "--device", "--no-token")
+        assert refused.returncode == 1
+        assert f"an access token that is for {site.url}" in refused.stderr
+        assert "Signing in to" not in refused.stderr
+        assert kept(person) == before
+        done = person.sign_in(
+            lambda url: approve(url, EDITOR), other.url, "--device", "--no-token", "--force"
+        )
+        assert done.returncode == 0, done.stderr
+        # And again to the first: what is known of it is its own.
+        again = person.run("login", site.url, "--device", "--no-token")
+        assert f"an access token that is for {other.url}" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("audience", "noted"),
+    [
+        ("", False),
+        ("mlflow", False),
+        ("https://mlflow.example.com", False),
+        ("https://mlflow.example.com/", False),
+        ("https://mlflow.example.com/team/", False),
+        ("https://mlflow.example.com/other", True),
+        ("https://mlflow.example.com.evil.example", True),
+        ("https://api.example.com", True),
+        ("http://mlflow.example.com", True),
+    ],
+)
+def test_an_audience_that_is_another_address_is_pointed_out(audience: str, noted: bool) -> None:
+    said: list[str] = []
+    offered = SignIn(("provider",), "https://id.example.com", "cli", "openid", audience, "")
+    rooms._check_audience(Server("https://mlflow.example.com/team"), offered, rooms.Wishes(), {}, said.append)
+    assert bool(said) is noted
 
 
 def test_an_answer_that_names_another_provider_is_refused(person: Person, site: LoginSite) -> None:

@@ -33,6 +33,7 @@ from proxy.pages.answers import App, Receive, Scope, Send
 from proxy.pages.metrics import metrics as metrics_page
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"
+FORM = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
 NAVIGATION = {
     "Accept": "text/html,application/xhtml+xml",
     "User-Agent": FIREFOX,
@@ -192,6 +193,11 @@ def test_a_browser_that_navigates_gets_a_page_of_the_same_status(site: Site) -> 
         ("GET", NAVIGATION, True),
         ("HEAD", NAVIGATION, True),
         ("POST", NAVIGATION, False),
+        ("POST", {**NAVIGATION, **FORM}, True),
+        ("POST", {"Accept": "text/html", "User-Agent": FIREFOX, **FORM}, True),
+        ("POST", {**NAVIGATION, **FORM, "Sec-Fetch-Mode": "cors"}, False),
+        ("POST", {"Accept": "*/*", "User-Agent": "curl/8", **FORM}, False),
+        ("PUT", {**NAVIGATION, **FORM}, False),
         ("GET", {**NAVIGATION, "Sec-Fetch-Mode": "cors"}, False),
         ("GET", {**NAVIGATION, "Sec-Fetch-Mode": "no-cors"}, False),
         ("GET", {"Accept": "text/html", "User-Agent": FIREFOX}, True),

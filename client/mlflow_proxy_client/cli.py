@@ -68,7 +68,9 @@ def _say(text: str) -> None:
 @click.option("--name", metavar="NAME", help="What to call the token. [login on <this machine>]")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="How long the token is to last.")
 @click.option("--no-token", is_flag=True, help="Make no token: for MLFLOW_TRACKING_AUTH=mlflow-proxy alone.")
-@click.option("--force", is_flag=True, help="Replace another credential in ~/.mlflow/credentials.")
+@click.option(
+    "--force", is_flag=True, help="Replace another credential, or sign in with another server's audience."
+)
 @_told
 def login(
     url: str,
@@ -96,6 +98,7 @@ def login(
         keep_token=not no_token,
         name=name,
         lifetime=None if days is None else days * _DAY,
+        any_audience=force,
     )
     if not (no_token or force):
         rooms.check_mlflow_file(file)
@@ -105,7 +108,7 @@ def login(
         if username is None and not wishes.way and sys.stdin.isatty():
             username = _asked_user(server)
         entry = (
-            rooms.by_provider(server, wishes, _say)
+            rooms.by_provider(server, wishes, file.read(), _say)
             if username is None
             else rooms.by_password(server, username, _asked_password(), wishes)
         )

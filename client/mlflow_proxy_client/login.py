@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from mlflow_proxy_client import browser, device, mlflow_file, oauth, renewal
-from mlflow_proxy_client.addresses import server_url
+from mlflow_proxy_client.addresses import covers, server_url
 from mlflow_proxy_client.credentials import CredentialsFile, Entry, Grant, OwnToken
 from mlflow_proxy_client.errors import Problem, plain
 from mlflow_proxy_client.http import Answer
@@ -33,11 +33,15 @@ class Wishes:
     name: str | None = None
     lifetime: float | None = None
     """Of that token, in seconds."""
+    any_audience: bool = False
+    """Sign in although the access token would be good for another server that one has signed in to."""
 
 
-def by_provider(server: Server, wishes: Wishes, say: Say) -> Entry:
-    """Sign in with the server's identity provider."""
-    client = oauth.discover(_offered(server, PROVIDER))
+def by_provider(server: Server, wishes: Wishes, known: Mapping[str, Entry], say: Say) -> Entry:
+    """Sign in with the server's identity provider. `known` is what was left by earlier logins, by server."""
+    offered = _offered(server, PROVIDER)
+    _check_audience(server, offered, wishes, known, say)
+    client = oauth.discover(offered)
     say(f"Signing in to {server.url} with {plain(client.issuer)}")
     way = wishes.way or ("browser" if browser.available() or not client.device_endpoint else "device")
     if way == "browser":
@@ -162,6 +166,30 @@ def _offered(server: Server, method: str) -> SignIn:
         ways = "; or ".join([*others, f"--with-token and a token{make}"])
         raise Problem(f"{server.url} does not offer that; use {ways}")
     return sign_in
+
+
+def _check_audience(
+    server: Server, offered: SignIn, wishes: Wishes, known: Mapping[str, Entry], say: Say
+) -> None:
+    """Whoever serves a page can name the provider and the audience of another server, and would be sent an
+    access token that opens that one (RFC 9728, sections 3.3 and 7.3; RFC 8707, section 3)."""
+    for url, entry in sorted(known.items()):
+        if url == server.url or entry.grant is None or wishes.any_audience or not offered.audience:
+            continue
+        client = entry.grant.client
+        if (client.issuer, client.audience) == (offered.issuer, offered.audience):
+            raise Problem(
+                f"{server.url} asks for an access token that is for {url} (audience "
+                f"{plain(offered.audience)!r}) and would open it; where both are the same server, --force "
+                "signs in all the same"
+            )
+    if offered.audience.startswith(("https://", "http://")) and not covers(
+        offered.audience.rstrip("/"), server.url
+    ):
+        say(
+            f"note: {server.url} asks for an access token for {plain(offered.audience)}, which is not its "
+            "own address; go on only where you trust it with that"
+        )
 
 
 def _new_token(server: Server, authorization: str, wishes: Wishes) -> OwnToken:

@@ -61,9 +61,9 @@ async def refuse(
 ) -> None:
     """Answer with a refusal of ours, and note it in the exchange.
 
-    A browser that navigates gets a page; every other caller `{"error_code": …, "message": …}`, which
-    MLflow's client raises as a RestException with this message. `message` says what to do. `reason` is
-    one of exchange.REFUSALS and is left as it was where it is None; `retry_after` is in seconds. A 401
+    A browser that navigates, or sends a form, gets a page; every other caller `{"error_code": …, "message":
+    …}`, which MLflow's client raises as a RestException with this message. `message` says what to do.
+    `reason` is one of exchange.REFUSALS and is left as it was where it is None; `retry_after` is in seconds. A 401
     carries the challenge that makes a browser ask for a password (RFC 7617), unless ``scope["challenge"]``
     is False.
     """
@@ -72,7 +72,7 @@ async def refuse(
     if reason is not None:
         exchange.refusal = reason
     extra = [*headers, *_extra(status, retry_after, challenge=scope.get("challenge", True))]
-    if is_navigation(scope):
+    if is_navigation(scope) or _is_form(scope):
         body = _PAGE.render(
             status=status,
             phrase=_phrase(status),
@@ -122,6 +122,17 @@ def is_navigation(scope: Scope) -> bool:
         elif name == b"user-agent":
             user_agent = value
     return b"text/html" in accept and b"Mozilla/" in user_agent
+
+
+def _is_form(scope: Scope) -> bool:
+    """Whether a browser sends a form of a page, in whose place it shows the answer."""
+    if scope["method"] != "POST":
+        return False
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            kind = value.partition(b";")[0].strip().lower()
+            return kind == b"application/x-www-form-urlencoded" and is_navigation({**scope, "method": "GET"})
+    return False
 
 
 def _extra(status: int, retry_after: int | None, *, challenge: bool = True) -> list[tuple[bytes, bytes]]:
