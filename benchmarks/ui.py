@@ -6,7 +6,8 @@ A network namespace is the browser's machine, at the end of a slow line (20 Mbit
 slow_line.py). Each visit is headless Chromium with a new profile, which opens a page and then comes back to
 it; the pages are the home page and an experiment's runs. A page is there when its own content is (PAGES).
 Bytes are those that came over the wire, heads of answers included, as Chromium counts them. The table goes to
-standard error, the result as JSON to standard output. Needs root, iproute2, Chromium and its driver.
+standard error, the result as JSON to standard output. Needs root, iproute2, Chromium, its
+driver and certutil.
 """
 
 from __future__ import annotations
@@ -82,10 +83,10 @@ def main() -> None:
 
 
 def visit(
-    url: str, page: str, text: str, again: bool, authorization: str, profile: str
+    url: str, page: str, text: str, authorization: str, folder: str, authority: str
 ) -> list[dict[str, Any]]:
-    """Open a page in a new browser, and once more where `again` says so; what each time took."""
-    with browser(profile) as chrome:
+    """Open a page in a new browser, and once more; what each time took."""
+    with browser(Path(folder), authority) as chrome:
         chrome.execute_cdp_cmd("Page.enable", {})
         chrome.execute_cdp_cmd("Network.enable", {})
         if authorization:
@@ -94,7 +95,7 @@ def visit(
             )
         chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH % json.dumps(text)})
         chrome.get_log("performance")
-        return [one_load(chrome, url, page) for _ in range(1 + again)]
+        return [one_load(chrome, url, page) for _ in range(2)]
 
 
 def one_load(chrome: Any, url: str, page: str) -> dict[str, Any]:
@@ -139,19 +140,24 @@ def counted(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def browser(profile: str) -> Iterator[Any]:
+def browser(folder: Path, authority: str) -> Iterator[Any]:
+    """One that trusts the authority: it would keep nothing of a site that it does not trust."""
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service as Driver
 
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    options.accept_insecure_certs = True
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
                  "disable-background-networking", "disable-component-update", "disable-dev-shm-usage",
-                 "disable-extensions", f"user-data-dir={profile}", "window-size=1400,1000"):  # fmt: skip
+                 "disable-extensions", f"user-data-dir={folder / 'profile'}", "window-size=1400,1000"):  # fmt: skip
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chrome = Chrome(options=options, service=Driver("/usr/bin/chromedriver"))
+    store = folder / ".pki" / "nssdb"
+    store.mkdir(parents=True)
+    for told in (("-N", "--empty-password"), ("-A", "-t", "C,,", "-n", "mlflow-proxy", "-i", authority)):
+        subprocess.run(["certutil", "-d", f"sql:{store}", *told], check=True)
+    driver = Driver("/usr/bin/chromedriver", env={**os.environ, "HOME": str(folder)})
+    chrome = Chrome(options=options, service=driver)
     try:
         chrome.set_page_load_timeout(PATIENCE)
         yield chrome
@@ -187,9 +193,9 @@ def compared(
                     "url": url,
                     "page": address.format(id=experiment),
                     "text": text,
-                    "again": True,
                     "authorization": authorization,
-                    "profile": str(folder / f"{way}-{page}-{number}"),
+                    "folder": str(folder / f"{way}-{page}-{number}"),
+                    "authority": str(service.ca),
                 }
                 done = machine.run(
                     sys.executable,
@@ -285,7 +291,7 @@ def proxied(folder: Path, machine: Elsewhere) -> Iterator[Service]:
         folder,
         MLFLOW_HOST="0.0.0.0",
         MLFLOW_PORT=str(port),
-        PROXY_ALLOWED_HOSTS=f"{machine.ours}:{port}",
+        PROXY_PUBLIC_URL=f"https://{machine.ours}:{port}",
     ) as service:
         yield service
 

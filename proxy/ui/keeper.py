@@ -100,9 +100,9 @@ class Keeper:
         assert self.files is not None
         try:
             pack = await asyncio.to_thread(Pack, path, self.files.digest)
-        except FileNotFoundError:
+        except OSError:
             return False
-        except (OSError, Unusable) as error:
+        except Unusable as error:
             log.warning("%s is made anew: %s", path, error)
             return False
         self._pack, self._read, self._bytes = pack, {}, 0
