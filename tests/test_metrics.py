@@ -21,9 +21,10 @@ from proxy import auth, hold, metrics
 from proxy.auth import oidc
 from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 from proxy.identity import Identity, Role
-from proxy.metrics import BOUNDS, Metrics
-from proxy.mlflow_server import probing, supervise
+from proxy.metrics import BOUNDS, Gauge, Metrics
+from proxy.mlflow_server import REASONS, probing
 from proxy.operations import OPERATIONS, UNKNOWN, UNPARSED, operation_of
+from proxy.probes.assembled import GAUGES
 
 PROJECT = Path(__file__).parent.parent
 
@@ -342,7 +343,7 @@ def test_no_number_of_callers_fills_the_memory(counted: Metrics) -> None:
 def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
     assert auth.METHODS | {"oidc"} == metrics.AUTH_METHODS
     assert metrics.AUTH_RESULTS == auth.RESULTS | oidc.RESULTS
-    assert metrics.RESTART_REASONS == supervise.REASONS
+    assert metrics.RESTART_REASONS == REASONS
     assert metrics.WAITS == hold.REASONS
     assert metrics.PROBLEMS == probing.PROBLEMS
 
@@ -352,6 +353,7 @@ def test_the_documentation_lists_every_metric_with_its_type_and_labels(counted: 
     again.resent = ["reset"]
     counted.observe(again)
     counted.authentication("basic", "success")
+    counted.gauges = lambda: [Gauge(name, *of, {of[1]: 1.0}) for name, of in GAUGES.items()]
     made = set()
     for family in counted.collect():
         name = family.name + "_total" if family.type == "counter" else family.name

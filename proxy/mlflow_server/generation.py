@@ -27,12 +27,20 @@ KILL_GRACE = 3.0
 _JOB_RUNNERS = {b"mlflow.server.jobs._job_runner", b"mlflow.server.jobs._executor_runner"}
 
 
+REASONS = frozenset({"exited", "killed", "start_timeout", "guard_lost", "jobs_lost"})
+"""Why MLflow was started again, a closed set: ``restarts`` and the metric have no other keys.
+
+exited: by itself, whatever its code; killed: by a signal; start_timeout: not ready in
+PROXY_MLFLOW_START_TIMEOUT; guard_lost: the guard was killed; jobs_lost: the job runner ended, which MLflow
+itself never notices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """Why a generation is over."""
 
     reason: str
-    """From proxy.mlflow_server.REASONS."""
+    """From REASONS."""
     text: str
     """The same for a person."""
 
