@@ -61,6 +61,23 @@ class Gauge(NamedTuple):
     samples: Mapping[tuple[str, ...], float]
 
 
+class Tally(NamedTuple):
+    """What was counted since the start, at one moment."""
+
+    at: float
+    """Unix time."""
+    statuses: Mapping[str, int]
+    """Requests by the first digit of their status."""
+    errors: Mapping[str, int]
+    refusals: Mapping[str, int]
+    operations: Mapping[str, tuple[int, ...]]
+    """Observations of the duration by operation, one number for each bucket (BOUNDS and above)."""
+    failed: Mapping[str, int]
+    """Requests answered with 5xx, by operation."""
+    bytes_in: int
+    bytes_out: int
+
+
 class Child(Protocol):
     """What is read of the supervised MLflow at each scrape; `proxy.mlflow_server.MlflowServer` has it."""
 
@@ -226,6 +243,32 @@ class Metrics(Collector):
             key = (operation, reason if reason in RESENDS else OTHER)
             self._resent[key] = self._resent.get(key, 0) + 1
 
+    def tally(self) -> Tally:
+        """What was counted so far; any thread may ask."""
+        statuses: dict[str, int] = {}
+        failed: dict[str, int] = {}
+        for (name, _, status), series in self._requests.copy().items():
+            first = str(status)[0]
+            statuses[first] = statuses.get(first, 0) + series.count
+            if first == "5":
+                failed[name] = failed.get(name, 0) + series.count
+        operations = self._operations.copy()
+        return Tally(
+            time.time(),
+            statuses,
+            self._errors.copy(),
+            self._refusals.copy(),
+            {name: tuple(operation.duration.buckets) for name, operation in operations.items()},
+            failed,
+            sum(operation.bytes_in for operation in operations.values()),
+            sum(operation.bytes_out for operation in operations.values()),
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being worked on now."""
+        return self._in_flight
+
     def authentication(self, method: str, result: str) -> None:
         """Count one credential looked at, by AUTH_METHODS and AUTH_RESULTS."""
         key = (
@@ -388,12 +431,18 @@ class Metrics(Collector):
         yield self._active()
 
     def _active(self) -> Metric:
-        """Who called lately; who did so longest ago is forgotten here."""
         active = GaugeMetricFamily(
             PREFIX + "active_users",
             "Users who called within that time, by how they were known.",
             labels=("method", "within"),
         )
+        for labels, number in self.active().items():
+            active.add_metric(labels, number)
+        return active
+
+    def active(self) -> dict[tuple[str, str], int]:
+        """Who called lately, by how they were known (CALLERS) and within which time (WITHIN); who did so
+        longest ago is forgotten here."""
         now = time.time()
         numbers = {(method, within): 0 for method in sorted(CALLERS) for within in WITHIN}
         for caller, last in self._callers.copy().items():
@@ -403,9 +452,7 @@ class Metrics(Collector):
             for within, longest in WITHIN.items():
                 if ago <= longest and caller[0] in CALLERS:
                     numbers[caller[0], within] += 1
-        for labels, number in numbers.items():
-            active.add_metric(labels, number)
-        return active
+        return numbers
 
     def _of_mlflow(self) -> Iterator[Metric]:
         child = self.child

@@ -73,6 +73,7 @@ OWN = {
         Operation("metrics", Access.ADMIN, native=True, body="none"),
         Operation("sign-in", Access.OPEN, native=True),
         Operation("own", Access.READ, native=True, body="none"),
+        Operation("admin", Access.ADMIN, native=True, body="none"),
     )
 }
 """The operations of our own pages, by name."""

@@ -30,9 +30,11 @@ from proxy.app import applications
 from proxy.callers import Callers, grounded, opened
 from proxy.edge import Edge
 from proxy.errors import UserError
+from proxy.history import History
 from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer, schema
+from proxy.mlflow_server.memory import memory
 from proxy.pages import brand, templating
 from proxy.probes import Watching
 from proxy.protocol import ProxyProtocol
@@ -132,6 +134,7 @@ async def _serve(
             houses.provider,
         )
         metrics.gauges = watching.gauges
+        history = History(metrics.tally, lambda: memory(mlflow.pid))
         stack.callback(access_log.close)
         await stack.enter_async_context(houses.closing())
 
@@ -164,6 +167,7 @@ async def _serve(
                 before=standing.ways if (standing := houses.standing) is not None else None,
                 ui=ui,
                 probed=watching.probes.checks,
+                history=history,
             )
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
@@ -197,7 +201,7 @@ async def _serve(
             log.info("SIGUSR1: the logs' files were opened again")
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
-        background = [watchdog.run(), ground.audit.run(), watching.probes.run(), ui.run()]
+        background = [watchdog.run(), ground.audit.run(), watching.probes.run(), history.run(), ui.run()]
         await _live(reloader, public, servers[:-1], mlflow, background, tls)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,24 @@ GENERATED = {
     "MLFLOW_CRYPTO_KEK_PASSPHRASE": "gateway-secrets.passphrase",
 }
 """The secrets that are made on first start, and their files in the data directory."""
+
+GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "probe_success": ("1 where the latest look found all well (docs/operations.md).", ("probe",)),
+    "probe_duration_seconds": ("Seconds that the latest look took.", ("probe",)),
+    "probe_last_success_timestamp_seconds": (
+        "Unix time of the latest look that found all well.",
+        ("probe",),
+    ),
+    "certificate_not_after_timestamp_seconds": (
+        "Unix time at which another server's certificate ends (PROXY_PROBE_CERTIFICATES).",
+        ("target",),
+    ),
+    "disk_free_bytes": ("Bytes free where the data directory is.", ()),
+    "disk_size_bytes": ("Bytes of the disk where the data directory is.", ()),
+    "secret_age_seconds": ("Age of secrets in files, since the file was written.", ("secret",)),
+    "tokens_expiring": ("Tokens of ours in use that end within that time.", ("within",)),
+}
+"""What Prometheus reads of it: documentation and labels by name."""
 
 
 class Watching:
@@ -74,7 +92,7 @@ class Watching:
         )
 
     async def _ask_database(self) -> None:
-        if self._mlflow.generation == 1 and not self._mlflow.up:
+        if self._mlflow.generation <= 1 and not self._mlflow.up:
             raise looks.NotNow  # its tables are being made
         await self._asking()
 
@@ -107,30 +125,16 @@ class Watching:
             raise looks.Failed(str(error)) from None
 
     def gauges(self) -> Iterator[Gauge]:
-        """What there is to read now; called in another thread."""
+        """What there is to read now, of GAUGES; called in another thread."""
         seen = {name: target for name, target in self.probes.targets.items() if target.looked is not None}
-        yield Gauge(
-            "probe_success",
-            "1 where the latest look found all well (docs/operations.md).",
-            ("probe",),
-            {(name,): target.problem is None for name, target in seen.items()},
-        )
-        yield Gauge(
-            "probe_duration_seconds",
-            "Seconds that the latest look took.",
-            ("probe",),
-            {(name,): target.seconds for name, target in seen.items()},
-        )
-        yield Gauge(
+        yield _gauge("probe_success", {(name,): target.problem is None for name, target in seen.items()})
+        yield _gauge("probe_duration_seconds", {(name,): target.seconds for name, target in seen.items()})
+        yield _gauge(
             "probe_last_success_timestamp_seconds",
-            "Unix time of the latest look that found all well.",
-            ("probe",),
             {(name,): at for name, target in seen.items() if (at := target.last_success) is not None},
         )
-        yield Gauge(
+        yield _gauge(
             "certificate_not_after_timestamp_seconds",
-            "Unix time at which another server's certificate ends (PROXY_PROBE_CERTIFICATES).",
-            ("target",),
             {(name,): end for name, end in self._ends.copy().items() if name != looks.OWN},
         )
         try:
@@ -138,18 +142,14 @@ class Watching:
         except looks.Failed:
             pass
         else:
-            yield Gauge("disk_free_bytes", "Bytes free where the data directory is.", (), {(): free})
-            yield Gauge("disk_size_bytes", "Bytes of the disk where the data directory is.", (), {(): total})
+            yield _gauge("disk_free_bytes", {(): free})
+            yield _gauge("disk_size_bytes", {(): total})
         generated = {name: self._data / file for name, file in GENERATED.items()}
-        yield Gauge(
-            "secret_age_seconds",
-            "Age of secrets in files, since the file was written.",
-            ("secret",),
-            {(name,): age for name, age in ages(self._loaded().origin, generated, time.time()).items()},
-        )
-        yield Gauge(
-            "tokens_expiring",
-            "Tokens of ours in use that end within that time.",
-            ("within",),
-            {(name,): number for name, number in self._expiring.copy().items()},
-        )
+        found = ages(self._loaded().origin, generated, time.time())
+        yield _gauge("secret_age_seconds", {(name,): age for name, age in found.items()})
+        yield _gauge("tokens_expiring", {(name,): number for name, number in self._expiring.copy().items()})
+
+
+def _gauge(name: str, samples: Mapping[tuple[str, ...], float]) -> Gauge:
+    documentation, labels = GAUGES[name]
+    return Gauge(name, documentation, labels, samples)

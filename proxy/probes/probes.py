@@ -64,12 +64,14 @@ class Probes:
         while True:
             every = interval()
             if every > 0 and time.monotonic() - began >= every:
-                began = time.monotonic()
-                await self._once(name, look)
+                now = time.monotonic()
+                if await self._once(name, look):
+                    began = now
             # Short, so that what a reload has set holds soon.
             await asyncio.sleep(min(every or 1.0, 1.0))
 
-    async def _once(self, name: str, look: Callable[[], Awaitable[None]]) -> None:
+    async def _once(self, name: str, look: Callable[[], Awaitable[None]]) -> bool:
+        """Whether anything could be told."""
         target = self.targets[name]
         began = time.monotonic()
         problem = None
@@ -77,7 +79,7 @@ class Probes:
             async with asyncio.timeout(DEADLINE):
                 await look()
         except NotNow:
-            return
+            return False
         except TimeoutError:
             problem = f"no answer within {DEADLINE:g} s"
         except Failed as failed:
@@ -96,3 +98,4 @@ class Probes:
             elif target.looked is not None:
                 log.info("probe %s: well again", name)
         target.looked, target.problem = now, problem
+        return True
