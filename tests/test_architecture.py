@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
     "pages": {"errors", "exchange", "history", "identity", "metrics"},
     "review": {"codings", "errors", "logs", "operations", "private_file"},
+    "review": {"codings", "errors", "logs", "operations", "private_file"},
     "ui_script": {"exchange"},
     "protocol": {"held_back"},
     "held_back": set(),

@@ -11,6 +11,7 @@ from mlflow_proxy_client import cli as client
 from proxy import __version__
 from proxy.cli.audit import audit_group
 from proxy.cli.options import places_options, read, settings_options
+from proxy.cli.review import review_command
 from proxy.cli.sessions import sessions_group
 from proxy.cli.tokens import service_accounts_group, tokens_group
 from proxy.cli.users import users_group
@@ -92,6 +93,7 @@ def migrate(yes: bool, **given: str | None) -> None:
 
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):
     main.add_command(_group)
+main.add_command(review_command)
 # The same as on machines that have the client alone.
 for _command in (client.login, client.logout, client.whoami):
     main.add_command(_command)
