@@ -5,6 +5,8 @@
   const here = document.currentScript;
   if (!here || !window.fetch || window.mlflowProxy) return;
   window.mlflowProxy = true;
+  // Without, a password comes with each request: nothing ends, and the menu leads to the account page alone.
+  const sessions = here.dataset.sessions !== "no";
   // …/-/ui.js: everything is below the folder above it, whatever path the public URL has.
   const base = new URL("..", here.src);
   const at = (path) => new URL(path, base).href;
@@ -78,13 +80,12 @@
     "div",
     { popover: "auto", role: "dialog", ariaLabel: "Account" },
     who,
-    make("a", { className: "item", href: at("-/account"), textContent: "Account and sessions" }),
-    make(
-      "form",
-      { method: "post", action: at("oauth2/sign_out") },
-      make("button", { className: "item", type: "submit", textContent: "Sign out" }),
-    ),
+    make("a", { className: "item", href: at("-/account"), textContent: sessions ? "Account and sessions" : "Account and tokens" }),
   );
+  if (sessions) {
+    const out = make("button", { className: "item", type: "submit", textContent: "Sign out" });
+    menu.append(make("form", { method: "post", action: at("oauth2/sign_out") }, out));
+  }
   let opener = null;
   let closed = 0;
   menu.addEventListener("beforetoggle", (event) => {
@@ -206,7 +207,7 @@
     }
   };
   window.fetch = async (input, init) => {
-    if (!isOurs(input)) return ask(input, init);
+    if (!sessions || !isOurs(input)) return ask(input, init);
     const again = input instanceof Request ? input.clone() : input;
     const answer = await ask(input, init);
     if (answer.status !== 401) return answer;

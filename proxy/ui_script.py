@@ -1,4 +1,4 @@
-"""MLflow's index.html with one script of ours: the account menu, signing out, and signing in again."""
+"""MLflow's index.html with one script of ours: the account menu; with sessions, signing out and in again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ PATH = "/-/ui.js"
 _VERSION = hashlib.sha256(SCRIPT).hexdigest()[:16]
 # Relative, as MLflow's own addresses in that file are: the public URL may have a path.
 _TAG = f'<script defer="defer" src="-/ui.js?v={_VERSION}"></script>'.encode()
+# Where nobody signs in: a password comes with each request, and there is no session to end or to renew.
+_TAG_WITHOUT_SESSIONS = _TAG.replace(b" src=", b" data-sessions=no src=")
 _LARGEST_INDEX = 1 << 20
 # What would let MLflow answer without the page, or with a part or a packed form of it.
 _CONDITIONS = frozenset(
@@ -33,15 +35,17 @@ _CONDITIONS = frozenset(
 _OF_THE_BODY = frozenset((b"content-length", b"etag", b"last-modified", b"accept-ranges", b"content-md5"))
 
 
-def with_script(index_html: bytes) -> bytes:
-    """The page with the script's tag at the end of its head; as it was without a head, or with the tag."""
-    if _TAG in index_html:
+def with_script(index_html: bytes, *, sessions: bool = True) -> bytes:
+    """The page with the script's tag at the end of its head; as it was without a head, or with the tag.
+    `sessions` is False where nobody signs in."""
+    tag = _TAG if sessions else _TAG_WITHOUT_SESSIONS
+    if tag in index_html:
         return index_html
     end = index_html.lower().find(b"</head>")
-    return index_html if end < 0 else index_html[:end] + _TAG + index_html[end:]
+    return index_html if end < 0 else index_html[:end] + tag + index_html[end:]
 
 
-def adding_script(mlflow: App) -> App:
+def adding_script(mlflow: App, *, sessions: bool = True) -> App:
     """`mlflow` for ``GET /``, its HTML with the script in it; every other path and answer as it is."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +81,7 @@ def adding_script(mlflow: App) -> App:
                 await send({**message, "body": b"" if head_only else bytes(body)})
                 return
             if not message.get("more_body", False):
-                await _send_page(send, start, with_script(bytes(body)), tags, head_only)
+                await _send_page(send, start, with_script(bytes(body), sessions=sessions), tags, head_only)
 
         await mlflow(inner, receive, rewritten)
 

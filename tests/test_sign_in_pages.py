@@ -238,6 +238,9 @@ def test_a_page_without_a_head_or_with_the_tag_stays_as_it_is() -> None:
     assert once.count(b"<script") == 1
     assert ui_script.with_script(once) == once
     assert ui_script.with_script(b"no page") == b"no page"
+    alone = ui_script.with_script(b"<head></head>", sessions=False)
+    assert b" data-sessions=no " in alone
+    assert ui_script.with_script(alone, sessions=False) == alone
 
 
 def test_a_kept_index_is_confirmed_by_our_own_tag_and_never_by_mlflows(site: Site) -> None:
@@ -505,6 +508,33 @@ def test_where_mlflow_has_no_account_button_ours_stands_in_the_corner(site: Site
     corner.click()
     browser.ours("a.item").click()
     browser.shows("Your sessions")
+
+
+@pytest.mark.slow
+@chromium
+def test_without_sessions_the_menu_leads_to_the_account_page_alone(site: Site, browser: Window) -> None:
+    """A password comes with each request: nothing can be signed out of, and nothing ends."""
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        html = b"<!doctype html><head><title>x</title></head><body>Another UI</body>"
+        body = ui_script.with_script(html, sessions=False)
+        await answers.answer(scope, send, 200, body, answers.HTML, policy="default-src 'self'")
+
+    site.pages["/"] = page
+    browser.get(f"http://127.0.0.1:{site.port}/")
+    corner = browser.ours(".corner", patience=10)
+    browser.until(lambda: corner.text == "alice@example.com", "the name")
+    corner.click()
+    link = browser.ours("a.item")
+    assert link.text == "Account and tokens"
+    assert not browser.has_ours("form")
+    site.identity = None
+    called(browser, "/ajax-api/2.0/mlflow/experiments/search")
+    browser.until(lambda: outcome(browser), "the refusal handed on")
+    assert not browser.has_ours("dialog")
+    site.identity = Identity("alice@example.com", Role.EDITOR, "session")
+    link.click()
+    browser.shows("Your account")
 
 
 @pytest.mark.slow

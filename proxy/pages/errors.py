@@ -63,9 +63,9 @@ async def refuse(
 
     A browser that navigates, or sends a form, gets a page; every other caller `{"error_code": …, "message":
     …}`, which MLflow's client raises as a RestException with this message. `message` says what to do.
-    `reason` is one of exchange.REFUSALS and is left as it was where it is None; `retry_after` is in seconds. A 401
-    carries the challenge that makes a browser ask for a password (RFC 7617), unless ``scope["challenge"]``
-    is False.
+    `reason` is one of exchange.REFUSALS and is left as it was where it is None; `retry_after` is in seconds.
+    A 401 carries the challenge that makes a browser ask for a password (RFC 7617), unless
+    ``scope["challenge"]`` is False.
     """
     exchange: Exchange = scope["exchange"]
     exchange.status = status
