@@ -75,7 +75,7 @@ def child(code: str, **more: Any) -> subprocess.Popen[bytes]:
 SLEEP = "import time; time.sleep(600)"
 
 
-async def until(true: Callable[[], Any], seconds: float = 10) -> Any:
+async def until(true: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := true()):
         assert time.monotonic() < deadline, "did not come true in time"
