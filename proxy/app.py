@@ -13,6 +13,7 @@ from proxy.callers import Callers, SignInParts
 from proxy.edge import Edge
 from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
+from proxy.history import History
 from proxy.hosts import LOOPBACK, Hosts
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
@@ -20,6 +21,7 @@ from proxy.mlflow_server import MlflowServer
 from proxy.operations import OWN
 from proxy.pages import client
 from proxy.pages.account import account_pages
+from proxy.pages.admin import ADMIN, Sources, admin
 from proxy.pages.current_user import current_user
 from proxy.pages.errors import is_navigation
 from proxy.pages.health import livez, readyz
@@ -65,6 +67,7 @@ def applications(
     own_authority: bool = False,
     before: Ways | None = None,
     probed: Callable[[], Mapping[str, str | None]] = dict,
+    history: History | None = None,
     ui: Keeper | None = None,
 ) -> Applications:
     """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces;
@@ -101,23 +104,33 @@ def applications(
     mlflow_ui = unless_up(mlflow, forward, prefix)
     names = (*LOOPBACK, settings.host, *certificate_names, *settings.allowed_hosts)
     hosts = Hosts(names, settings.public_url)
+    others: dict[str, Callable[[], str | None]] = {
+        "users": lambda: _USERS_PROBLEM if authenticator.users.problem else None,
+        "audit-log": lambda: callers.audit.problem,
+        **({} if (jwts := callers.jwts) is None else {"jwt-issuers": lambda: jwts.problem}),
+        **({} if sign_in is None else _looks(sign_in)),
+    }
     probes = {
         "/livez": Page(OWN["livez"], livez, anywhere=True),
         "/readyz": Page(
             OWN["readyz"],
-            readyz(
-                mlflow,
-                probed,
-                users=lambda: _USERS_PROBLEM if authenticator.users.problem else None,
-                **{"audit-log": lambda: callers.audit.problem},
-                **({} if (jwts := callers.jwts) is None else {"jwt-issuers": lambda: jwts.problem}),
-                **({} if sign_in is None else _looks(sign_in)),
-            ),
+            readyz(mlflow, probed, **others),
             anywhere=True,
         ),
         "/metrics": Page(OWN["metrics"], metrics_page(metrics), anywhere=True),
     }
     pages = dict(probes)
+    if history is not None:
+        sources = Sources(
+            prefix,
+            mlflow,
+            metrics,
+            history,
+            probed,
+            others,
+            None if sign_in is None else sign_in.sessions.list_all,
+        )
+        pages[ADMIN] = Page(OWN["admin"], admin(sources))
     pages[ui_script.PATH] = Page(OWN["sign-in"], ui_script.script)
     mlflow_ui = ui_script.adding_script(mlflow_ui, sessions=sign_in is not None)
     if callers.tokens is not None:
