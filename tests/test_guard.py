@@ -78,19 +78,19 @@ def guarded() -> Iterator[Any]:
 
 def test_its_own_end_and_code_are_told(guarded: Any) -> None:
     one = guarded("exit", "7")
-    assert one.process.wait(5) == guard.EXITED
+    assert one.process.wait(60) == guard.EXITED
     assert [event["event"] for event in one.events()] == ["started", "exited", "ended"]
 
 
 def test_an_exit_code_of_zero_is_told_as_an_exit_too(guarded: Any) -> None:
     one = guarded("exit", "0")
-    assert one.process.wait(5) == guard.EXITED
+    assert one.process.wait(60) == guard.EXITED
     assert one.events()[1] == {"event": "exited", "code": 0}
 
 
 def test_what_the_main_process_leaves_is_ended_with_it(guarded: Any) -> None:
     one = guarded("exit", "0", "and leave a daemon")
-    assert one.process.wait(5) == guard.EXITED
+    assert one.process.wait(60) == guard.EXITED
     assert one.living() == []
     assert one.events()[-1] == {"event": "ended", "killed": 1}
 
@@ -99,7 +99,7 @@ def test_it_stops_in_good_order_when_asked(guarded: Any) -> None:
     one = guarded("obey", grace=30)
     one.input.write(b"stop 20\n")
     one.input.flush()
-    assert one.process.wait(5) == guard.ASKED
+    assert one.process.wait(60) == guard.ASKED
     assert one.events()[1:] == [
         {"event": "exited", "signal": signal.SIGTERM},
         {"event": "ended", "killed": 0},
@@ -111,8 +111,8 @@ def test_a_stubborn_process_is_killed_after_the_grace_that_was_asked(guarded: An
     began = time.monotonic()
     one.input.write(b"stop 0.5\n")
     one.input.flush()
-    assert one.process.wait(5) == guard.ASKED
-    assert 0.5 <= time.monotonic() - began < 3
+    assert one.process.wait(60) == guard.ASKED
+    assert 0.5 <= time.monotonic() - began < 25
     assert {"event": "exited", "signal": signal.SIGKILL} in one.events()
 
 
@@ -124,14 +124,14 @@ def test_daemons_in_sessions_of_their_own_are_ended_though_they_fork_on(guarded:
         one.process.send_signal(signal.SIGTERM)
     else:
         one.input.close()
-    assert one.process.wait(5) == (guard.ASKED if how == "sigterm" else guard.ORPHANED)
+    assert one.process.wait(60) == (guard.ASKED if how == "sigterm" else guard.ORPHANED)
     assert one.living() == []
 
 
 def test_the_proxys_death_shortens_the_grace(guarded: Any) -> None:
     one = guarded("stubborn", grace=60)
     one.input.close()
-    assert one.process.wait(5) == guard.ORPHANED
+    assert one.process.wait(60) == guard.ORPHANED
     assert one.living() == []
 
 
@@ -141,7 +141,7 @@ def test_the_proxys_death_is_seen_while_a_long_stop_is_under_way(guarded: Any) -
     one.input.flush()
     time.sleep(0.2)
     one.input.close()
-    assert one.process.wait(5) == guard.ORPHANED
+    assert one.process.wait(60) == guard.ORPHANED
 
 
 def test_orphans_are_reaped_while_it_runs(guarded: Any) -> None:

@@ -115,12 +115,12 @@ async def test_a_script_with_an_old_password_stops_itself_and_not_its_neighbours
 
 @in_a_loop
 async def test_every_stop_ends_by_itself(team: Path) -> None:
-    async with door(users_file=team, login_failures=2, login_window=1.0) as one:
+    async with door(users_file=team, login_failures=2, login_window=6.0) as one:
         at = one.authenticator
         await guess(at, "ann")
         await guess(at, "ann")
         assert locked(await enter(at, "ann"))
-        await asyncio.sleep(1.1)
+        await asyncio.sleep(6.1)
         assert isinstance(await enter(at, "ann"), Identity)
 
 
@@ -219,24 +219,24 @@ def attempts(count: int) -> list[Attempt]:
 
 
 def test_nothing_is_kept_beyond_its_window() -> None:
-    limits = LoginLimits(10, 0.2)
+    limits = LoginLimits(10, 3.0)
     for attempt in attempts(1000):
         limits.failed(attempt)
     assert len(limits) == 3000
-    time.sleep(0.25)
+    time.sleep(3.1)
     assert len(limits) == 0
 
 
 def test_a_failure_leaves_the_count_as_its_own_window_ends() -> None:
-    limits = LoginLimits(2, 0.6)
+    limits = LoginLimits(2, 3.0)
     one, two, three = (Attempt("n", f"u{number}", bytes([number])) for number in range(3))
     limits.failed(one)
-    time.sleep(0.4)
+    time.sleep(2.0)
     limits.failed(two)
     stopped = limits.refused(three)
     assert stopped is not None
     assert stopped.seconds == 1
-    time.sleep(0.3)
+    time.sleep(1.5)
     assert limits.refused(three) is None
     limits.failed(three)
     assert limits.refused(one) is not None
