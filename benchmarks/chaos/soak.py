@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/chaos/soak.py [--minutes 30] [--clients 4] [--keep FOLDER]
 
 Clients log to mlflow-proxy as in run.py, while MLflow is killed, rolled, moved to another database login and
-its database stopped, in turn. Compared is the service at rest after a first minute of load and at rest in the
-end. Exit code 1 where descriptors, threads or tasks are more, or memory has grown by over a quarter.
+its database stopped, in turn. Compared is the service at rest after a first turn of each of these and at
+rest in the end. Exit code 1 where descriptors, threads or tasks are more, or memory has grown by over a
+quarter.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from mlflow.tracking import MlflowClient
 from processes import descriptors, resident, threads
 from run import client_environment, finish, start_clients, take
 
-WARM_UP = 60.0  # seconds of load before the first look: what is imported, cached and pooled once
 EACH = 45.0  # seconds of one kind of mishap, then of the next
+WARM_UP = 4 * EACH  # before the first look: what is imported, cached and pooled once, threads among it
 REST = 120.0  # seconds within which a service without clients has to come to rest
 SAMPLED = 15.0  # seconds between two lines
 GROWTH = 1.25
@@ -99,36 +100,32 @@ def main() -> None:
 
 
 def soak(served: Watched, database: Database, asked: argparse.Namespace) -> bool:
-    load(served, database, "warm-up", WARM_UP, asked.clients, disturbed=False)
+    load(served, database, "warm-up", WARM_UP, asked.clients)
     first = at_rest(served, None)
     say(f"at rest in the beginning: {first}")
-    load(served, database, "soak", asked.minutes * 60, asked.clients, disturbed=True)
+    load(served, database, "soak", asked.minutes * 60, asked.clients)
     last = at_rest(served, first)
     say(f"at rest in the beginning: {first}")
     say(f"at rest in the end:       {last}")
     return last.within(first)
 
 
-def load(
-    served: Watched, database: Database, name: str, seconds: float, clients: int, *, disturbed: bool
-) -> None:
-    """Clients for that long, and what became of their calls."""
+def load(served: Watched, database: Database, name: str, seconds: float, clients: int) -> None:
+    """Clients and mishaps for that long, and what became of the calls."""
     folder = served.folder / name
     folder.mkdir()
     take(served)
     experiment = MlflowClient().create_experiment(name)
     running = start_clients(folder, experiment, clients, 1, client_environment(served, False))
     stop = threading.Event()
-    mishaps = threading.Thread(target=in_turn, args=(served, database, stop)) if disturbed else None
-    if mishaps is not None:
-        mishaps.start()
+    mishaps = threading.Thread(target=in_turn, args=(served, database, stop))
+    mishaps.start()
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(max(0.0, min(SAMPLED, until - time.monotonic())))
         say(f"{name}: {served.look()}")
     stop.set()
-    if mishaps is not None:
-        mishaps.join()
+    mishaps.join()
     finish(running, folder, say)
     served.wait_ready()
     verdict = judge(folder, experiment, served.artifacts)
