@@ -25,7 +25,7 @@ class Asked:
         return (self.number - 1) * self.size
 
     def links(self, count: int) -> tuple[tuple[bytes, bytes], ...]:
-        """The header (RFC 8288) that leads to the other pages of a list of so many; none where there are no others.
+        """The header (RFC 8288) that leads to the other pages of a list of so many, where there are others.
 
         Its targets are relative to the request's address: what stands before us may give it another name.
         """

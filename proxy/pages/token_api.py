@@ -72,7 +72,8 @@ def token_api(tokens: Tokens, longest: float) -> dict[str, App]:
 
     GET lists, in pages (paging.py). POST of ``{"name": …, "lifetime": seconds or "expires": Unix seconds,
     "role"?, "read_only"?}`` makes one: 201, with its secret as ``token``. Below it are ``/renew`` (``{"id":
-    …, "overlap"?: seconds}``, 201) and ``/revoke`` (``{"id": …}``, 200; "current" is the token that the request came with).
+    …, "overlap"?: seconds}``, 201) and ``/revoke`` (``{"id": …}``, 200; "current" is the token that the
+    request came with).
     """
     usual = min(_USUAL, longest)
 
