@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import importlib.metadata
 import logging
@@ -15,21 +14,17 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import uvicorn
 import uvloop
 
 from proxy import __version__, certificates, control, data_dir, first_start, logs
 from proxy.app import applications
 from proxy.callers import Callers, grounded, opened
-from proxy.edge import Edge
-from proxy.errors import UserError
 from proxy.history import History
 from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
@@ -37,9 +32,9 @@ from proxy.mlflow_server import MlflowServer, schema
 from proxy.mlflow_server.memory import memory
 from proxy.pages import brand, templating
 from proxy.probes import Watching
-from proxy.protocol import ProxyProtocol
 from proxy.reload import Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
+from proxy.servers import Server, config, listening, url_of
 from proxy.settings import Loaded, Settings, database_uri
 from proxy.tasks import ended
 from proxy.ui.keeper import Keeper
@@ -48,8 +43,6 @@ from proxy.welcome import welcome
 
 log = logging.getLogger("proxy.serve")
 
-# Longer than any client's pool keeps a connection, so that it is the client that ends an idle one.
-KEEP_ALIVE_SECONDS = 75
 PROGRESS_SECONDS = 5.0
 # What MLflow gets at least, of the grace period, when the requests under way have used it up.
 LEAST_GRACE = 5.0
@@ -72,9 +65,9 @@ def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = 
         log.warning("%s", warning)
     try:
         with (
-            _listening(settings.host, settings.port, "MLFLOW_PORT") as main,
+            listening(settings.host, settings.port, "MLFLOW_PORT") as main,
             runtime_dir(settings.runtime_dir) as runtime,
-            data_dir.lock(settings.data_dir, url := _url(settings, main), runtime / control.NAME),
+            data_dir.lock(settings.data_dir, url := url_of(settings, main), runtime / control.NAME),
         ):
             if confirm is not None:
                 settings = schema.asked(settings, database_uri(settings), confirm)
@@ -119,7 +112,7 @@ async def _serve(
         # Last of all: whoever runs the loop waits for the threads of its executor, however long they take.
         stack.callback(lambda: asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1)))
         ground = await stack.enter_async_context(grounded(settings, metrics))
-        internal = stack.enter_context(_listening("127.0.0.1", 0, "the jobs' listener"))
+        internal = stack.enter_context(listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
         mlflow = MlflowServer(settings, loaded.passthrough, runtime, jobs_port, jobs_token, observe)
         doors = {name: Door(name) for name in ("public", "internal", "scraper")}
@@ -180,11 +173,11 @@ async def _serve(
             for server in servers:
                 server.config.timeout_graceful_shutdown = round(settings.grace_seconds)
 
-        servers = [_Server(_config(doors["internal"], settings, None), internal)]
+        servers = [Server(config(doors["internal"], settings, None), internal)]
         if settings.metrics_address is not None:
-            scraper = stack.enter_context(_listening(*settings.metrics_address, "PROXY_METRICS_ADDRESS"))
-            servers.append(_Server(_config(doors["scraper"], settings, None), scraper))
-        public = _Server(_config(doors["public"], settings, tls), main)
+            scraper = stack.enter_context(listening(*settings.metrics_address, "PROXY_METRICS_ADDRESS"))
+            servers.append(Server(config(doors["scraper"], settings, None), scraper))
+        public = Server(config(doors["public"], settings, tls), main)
         servers.append(public)
         (await prepare(settings, password)).take_up()
         reloader = Reloader(loaded, Parts(reread, prepare, mlflow, ground.store, tls, ground.audit))
@@ -231,8 +224,8 @@ class _Prepared:
 
 async def _live(
     reloader: Reloader,
-    public: _Server,
-    others: list[_Server],
+    public: Server,
+    others: list[Server],
     mlflow: MlflowServer,
     background: list[Coroutine[Any, Any, None]],
     tls: certificates.TlsContext | None,
@@ -260,47 +253,7 @@ async def _live(
     log.info("ended")
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server on a socket that is already bound, which leaves the signals to us."""
-
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
-        super().__init__(config)
-        self.listener = listener
-        self.asked_to_stop_at: float | None = None
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().serve(sockets or [self.listener])
-
-    def stop(self) -> None:
-        """Take no new connection, finish the requests under way within the grace period, and return."""
-        if self.asked_to_stop_at is None:
-            self.asked_to_stop_at = time.monotonic()
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _config(app: Door | Edge, settings: Settings, tls: certificates.TlsContext | None) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=ProxyProtocol,
-        ws="none",
-        interface="asgi3",
-        lifespan="off",
-        # Who the client is, addresses.py decides; uvicorn would believe every local peer's headers.
-        proxy_headers=False,
-        server_header=False,
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=round(settings.grace_seconds),
-        ssl_context_factory=None if tls is None else lambda _config, _default: tls.context,
-    )
-
-
-def _on_signals(public: _Server, others: list[_Server], reloader: Reloader) -> None:
+def _on_signals(public: Server, others: list[Server], reloader: Reloader) -> None:
     def end() -> None:
         if public.should_exit:
             # Asked twice: whoever does that has no patience left.
@@ -349,46 +302,3 @@ async def _say_progress(mlflow: MlflowServer) -> None:
         if reason and reason != said:
             log.info("%s", reason)
         said = reason
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int, setting: str) -> Iterator[socket.socket]:
-    """A bound socket, listening before anything slow begins, so that nothing is started in vain."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise UserError(f"MLFLOW_HOST: {host!r} is no address to listen on ({error.strerror})") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(2048)
-        except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL and setting == "MLFLOW_PORT":
-                setting = "MLFLOW_HOST"
-            why = {
-                errno.EADDRINUSE: "another program listens there; stop it or choose another port",
-                errno.EACCES: "this user may not; ports below 1024 are root's, choose a higher one",
-                errno.EADDRNOTAVAIL: "this machine has no such address; 0.0.0.0 stands for all it has",
-            }.get(error.errno or 0, str(error.strerror))
-            raise UserError(f"{setting}: {host}, port {port}, can't be listened on: {why}") from None
-        listener.setblocking(False)
-        yield listener
-    finally:
-        listener.close()
-
-
-def _url(settings: Settings, main: socket.socket) -> str:
-    if settings.public_url:
-        return settings.public_url
-    host = settings.host
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not listened on
-        host = "127.0.0.1"
-    if ":" in host:
-        host = f"[{host}]"
-    scheme = "https" if settings.tls else "http"
-    port = main.getsockname()[1]
-    return urlsplit(f"{scheme}://{host}:{port}").geturl()

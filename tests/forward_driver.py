@@ -31,7 +31,7 @@ from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server.jobs import Submissions
 from proxy.protocol import ProxyProtocol
-from proxy.serve import _config, _Server
+from proxy.servers import Server, config
 from proxy.settings import Settings
 from proxy.watchdog import Watchdog
 
@@ -89,12 +89,12 @@ async def main(control: int, told: dict[str, Any]) -> None:
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     listener.setblocking(False)
-    config = _config(apps.public, settings, None)
+    of_uvicorn = config(apps.public, settings, None)
     if head_seconds is not None:
-        config.http = type("Hurried", (ProxyProtocol,), {"head_seconds": head_seconds})
+        of_uvicorn.http = type("Hurried", (ProxyProtocol,), {"head_seconds": head_seconds})
     if keep_alive is not None:
-        config.timeout_keep_alive = keep_alive
-    server = _Server(config, listener)
+        of_uvicorn.timeout_keep_alive = keep_alive
+    server = Server(of_uvicorn, listener)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=control))
     tasks = [asyncio.create_task(server.serve()), asyncio.create_task(watchdog.run())]
     hold = next(thing for thing in gc.get_objects() if isinstance(thing, Hold))
@@ -108,7 +108,7 @@ async def main(control: int, told: dict[str, Any]) -> None:
 
 
 def standing(
-    apps: Applications, watchdog: Watchdog, hold: Hold, metrics: Metrics, server: _Server
+    apps: Applications, watchdog: Watchdog, hold: Hold, metrics: Metrics, server: Server
 ) -> dict[str, Any]:
     return {
         "tasks": len(asyncio.all_tasks()),

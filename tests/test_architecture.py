@@ -44,7 +44,6 @@ MAY_IMPORT = {
     "auth": {"audit", "errors", "exchange", "identity", "private_file", "settings", "store"},
     "pages": {"errors", "exchange", "history", "identity", "metrics"},
     "review": {"codings", "errors", "logs", "operations", "private_file"},
-    "review": {"codings", "errors", "logs", "operations", "private_file"},
     "ui_script": {"exchange"},
     "protocol": {"held_back"},
     "held_back": set(),
@@ -58,7 +57,7 @@ ONLY_FOR = {"app": {"serve"}, "serve": {"cli"}, "cli": {"__main__"}}
 # The one door of each outside library.
 DOORS = {
     "httptools": {"http1"},
-    "uvicorn": {"protocol", "serve"},
+    "uvicorn": {"protocol", "servers"},
     "uvloop": {"serve"},
     "prometheus_client": {"metrics"},
     "brotli": {"codings"},

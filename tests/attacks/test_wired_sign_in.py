@@ -20,7 +20,7 @@ import pytest
 import uvicorn
 from sign_in_service import Answer, Browser, settings_for
 
-from proxy import serve
+from proxy import servers
 from proxy.app import applications
 from proxy.auth.passwords import hash_password
 from proxy.callers import opened
@@ -110,7 +110,7 @@ class Wired:
                 certificate_names=(),
             )
             for app in (apps.public, apps.internal, apps.scraper):
-                config = serve._config(app, settings, None)
+                config = servers.config(app, settings, None)
                 server = uvicorn.Server(config)
                 server.capture_signals = _no_signals  # type: ignore[method-assign]
                 self._servers.append(server)
