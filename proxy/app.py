@@ -15,6 +15,7 @@ from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
 from proxy.history import History
 from proxy.hosts import LOOPBACK, Hosts
+from proxy.lane import Lane
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server import MlflowServer
@@ -47,6 +48,8 @@ class Applications:
 
     public: Edge
     """The service itself."""
+    lane: Lane
+    """Its lane for plain requests."""
     internal: Edge
     """The same for MLflow's own jobs alone, on a loopback port."""
     scraper: Edge
@@ -168,8 +171,10 @@ def applications(
         direct_artifacts=settings.direct_artifacts,
         sign_in=session_gate,
     )
+    public = Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies)
     return Applications(
-        public=Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies),
+        public=public,
+        lane=Lane(public, gate, forward),
         internal=Edge(gate, metrics, access_log, callers.audit, (), internal=True),
         scraper=Edge(pages_alone(probes), metrics, access_log, callers.audit, ()),
         ways=shared,

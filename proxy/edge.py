@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from proxy import addresses
 from proxy.exchange import Exchange, Refused
 from proxy.forward import ClientGone, CutShort
+from proxy.headers import Asked, Headers
 from proxy.operations import UNPARSED
 from proxy.pages import errors
 
@@ -73,28 +74,27 @@ class Edge:
         self._ids = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = self._arrival(scope)
+        asked = scope["asked"] = Asked(scope["headers"])
+        exchange = self.arrival(scope, asked)
+        self.enters()
+        await self.carry(self._app, exchange, scope, receive, send)
+
+    async def carry(self, app: App, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have `app` answer a request that has entered, and see its exchange to the end."""
+        scope["exchange"] = exchange
         started = False
 
         async def observed(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                exchange.status = message["status"]
-                exchange.first_byte = time.perf_counter()
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", exchange.request_id.encode("ascii")),
-                ]
-                if exchange.identity is not None and exchange.identity.method == "session":
-                    _for_one_person(message["headers"], exchange.set_cookie)
+                message["headers"] = self.begins(exchange, message["status"], message["headers"])
             else:
                 exchange.bytes_out += len(message.get("body", b""))
             await send(message)
 
-        self._metrics.begin()
         try:
-            await self._app(scope, receive, observed)
+            await app(scope, receive, observed)
         except Refused as refused:
             if started:
                 scope["cut"]()
@@ -119,7 +119,44 @@ class Edge:
                 crash = Refused(500, "The proxy failed on this request; its log says why.", reason="crashed")
                 await _answer(scope, observed, exchange, crash)
         finally:
-            self._over(exchange, scope["query_string"])
+            self.over(exchange, scope["query_string"])
+
+    def arrival(self, scope: Scope, asked: Asked) -> Exchange:
+        """The exchange of a request that has just come."""
+        exchange = Exchange(scope["method"], scope["path"], time.perf_counter(), time.time())
+        exchange.scheme = scope["scheme"]
+        exchange.internal = self._internal
+        exchange.user_agent = asked.user_agent
+        peer = scope["client"]
+        exchange.client = peer[0] if peer else ""
+        if self._trusted and addresses.is_trusted(exchange.client, self._trusted):
+            if _REQUEST_ID.match(asked.request_id):
+                exchange.request_id = asked.request_id.decode("ascii")
+            exchange.client = addresses.client_address(exchange.client, asked.forwarded_for, self._trusted)
+        if not exchange.request_id:
+            exchange.request_id = f"{self._id_prefix}{next(self._ids):08x}"
+        return exchange
+
+    def enters(self) -> None:
+        """A request is worked on from now on, until `over`."""
+        self._metrics.begin()
+
+    def begins(self, exchange: Exchange, status: int, headers: Headers) -> Headers:
+        """Note that the answer begins, and return its headers with those that are the edge's."""
+        exchange.status = status
+        exchange.first_byte = time.perf_counter()
+        headers = [*headers, (b"x-request-id", exchange.request_id.encode("ascii"))]
+        if exchange.identity is not None and exchange.identity.method == "session":
+            _for_one_person(headers, exchange.set_cookie)
+        return headers
+
+    def over(self, exchange: Exchange, query: bytes) -> None:
+        """The end of an exchange, however it ended: its log line and its numbers."""
+        exchange.ended = time.perf_counter()
+        self._metrics.end()
+        self._metrics.observe(exchange)
+        self._log.write(exchange, query)
+        self._audit.observe(exchange)
 
     def unparsed(self, client: str, target: bytes, status: int, message: str) -> bytes:
         """Log, count and word the answer to what never became a request (protocol.Unparsed)."""
@@ -134,42 +171,11 @@ class Edge:
         answer = errors.raw_refusal(status, message, exchange.request_id)
         exchange.bytes_out = len(answer.partition(b"\r\n\r\n")[2])
         self._metrics.begin()
-        self._over(exchange, b"")
+        self.over(exchange, b"")
         return answer
 
-    def _arrival(self, scope: Scope) -> Exchange:
-        exchange = Exchange(scope["method"], scope["path"], time.perf_counter(), time.time())
-        scope["exchange"] = exchange
-        exchange.scheme = scope["scheme"]
-        exchange.internal = self._internal
-        peer = scope["client"]
-        exchange.client = peer[0] if peer else ""
-        request_id = b""
-        forwarded_for = []
-        for name, value in scope["headers"]:
-            if name == b"user-agent":
-                exchange.user_agent = value.decode("latin-1")
-            elif name == b"x-request-id":
-                request_id = value
-            elif name == b"x-forwarded-for":
-                forwarded_for.append(value)
-        if self._trusted and addresses.is_trusted(exchange.client, self._trusted):
-            if _REQUEST_ID.match(request_id):
-                exchange.request_id = request_id.decode("ascii")
-            exchange.client = addresses.client_address(exchange.client, forwarded_for, self._trusted)
-        if not exchange.request_id:
-            exchange.request_id = f"{self._id_prefix}{next(self._ids):08x}"
-        return exchange
 
-    def _over(self, exchange: Exchange, query: bytes) -> None:
-        exchange.ended = time.perf_counter()
-        self._metrics.end()
-        self._metrics.observe(exchange)
-        self._log.write(exchange, query)
-        self._audit.observe(exchange)
-
-
-def _for_one_person(headers: list[tuple[bytes, bytes]], set_cookie: bytes | None) -> None:
+def _for_one_person(headers: Headers, set_cookie: bytes | None) -> None:
     """Keep an answer that a cookie asked for out of the caches that others share (RFC 9111, section 5.2.2):
     they know of Authorization, and not of cookies. What MLflow says is public gets no cookie instead."""
     said = [value.lower() for name, value in headers if name == b"cache-control"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from proxy import access, cross_origin, paths
 from proxy.auth import Refusal
 from proxy.exchange import Exchange, Refused
+from proxy.headers import Asked
 from proxy.hosts import Hosts
 from proxy.identity import Identity, Role
 from proxy.operations import UNPARSED, Access, Operation, operation_of
@@ -63,6 +64,13 @@ class Page(NamedTuple):
     process, not the name."""
 
 
+class Route(NamedTuple):
+    """Where a request to MLflow goes."""
+
+    path: paths.CanonicalPath
+    operation: Operation
+
+
 class Gate:
     """An ASGI application: `pages` by exact path, everything else to `forward` once it is let through."""
 
@@ -91,6 +99,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
+        asked: Asked = scope["asked"]
         if scope["hidden"] is not None:
             exchange.operation = UNPARSED
             raise Refused(400, f"The request is refused: {scope['hidden']}.", reason="unparsed")
@@ -101,42 +110,22 @@ class Gate:
         if page is not None:
             operation = exchange.operation = page.operation
 
-        authorization = for_mlflow = fetch_site = origin = cookie = None
-        hosts = []
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"host":
-                hosts.append(value)
-            elif name == b"sec-fetch-site":
-                fetch_site = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"x-mlflow-authorization":
-                for_mlflow = value
-            elif name == b"cookie":
-                cookie = value if cookie is None else cookie + b"; " + value
-
+        authorization = asked.authorization
         if page is None or not page.anywhere:
-            self._check_site(exchange, operation, hosts, fetch_site, origin)
+            self._check_site(exchange, operation, asked)
             # A coding agent sends its model provider's key in Authorization and its credential for MLflow
             # in X-MLflow-Authorization (mlflow/gateway/constants.py).
-            if for_mlflow is not None and exchange.path.startswith("/gateway/"):
-                scope["provider_key"] = _may_be_a_providers(authorization, for_mlflow)
-                authorization = for_mlflow
+            if asked.for_mlflow is not None and exchange.path.startswith("/gateway/"):
+                scope["provider_key"] = _may_be_a_providers(authorization, asked.for_mlflow)
+                authorization = asked.for_mlflow
         if operation.access is not Access.OPEN:
             if self._sign_in is not None and not self._sign_in.passwords and not exchange.internal:
                 scope["challenge"] = False
-                if (
-                    authorization is not None
-                    and authorization[:6].lower() == b"basic "
-                    and not self._authentication.holds_token(authorization)
-                ):
-                    authorization = None  # a browser may remember one from before; a session counts alone
+                authorization = self._that_counts(authorization)
             if self._sign_in is not None and authorization is None and not exchange.internal:
-                asked = await self._by_session(self._sign_in, scope, exchange, operation, cookie)
-                if asked is not None:
-                    await asked(scope, receive, send)
+                instead = await self._by_session(self._sign_in, scope, exchange, operation, asked.cookie)
+                if instead is not None:
+                    await instead(scope, receive, send)
                     return
             else:
                 exchange.identity = await self._by_credential(exchange, authorization)
@@ -144,14 +133,49 @@ class Gate:
         app = page.app if page is not None else self._answers.get(operation.name, self._forward)
         await app(scope, receive, send)
 
-    def _check_site(
-        self,
-        exchange: Exchange,
-        operation: Operation,
-        hosts: list[bytes],
-        fetch_site: bytes | None,
-        origin: bytes | None,
-    ) -> None:
+    def at_once(self, route: Route, exchange: Exchange, asked: Asked) -> App | None:
+        """As __call__, for a request for MLflow whose caller is remembered: the application that answers it.
+        None, and nothing has happened, where that takes a wait, or a session's cookie.
+
+        Raises Refused.
+        """
+        operation, exchange.path = route.operation, route.path.decoded
+        exchange.operation = operation
+        self._check_site(exchange, operation, asked)
+        authorization = asked.authorization
+        if self._sign_in is not None and not self._sign_in.passwords:
+            authorization = self._that_counts(authorization)
+        identity = self._authentication.recall(authorization, exchange)
+        if identity is None:
+            return None
+        exchange.identity = identity
+        self._authorize(exchange, operation)
+        return self._forward
+
+    def route(self, method: str, raw_path: bytes) -> Route | None:
+        """Where a request goes, if it is for MLflow alone; None for every other one, refused ones too."""
+        try:
+            path = paths.canonical(raw_path, self._prefix)
+        except paths.BadPath:
+            return None
+        if path is None or path.decoded in self._pages or raw_path.decode("latin-1") in self._pages:
+            return None
+        operation = operation_of(method, path.decoded)
+        return None if operation.name in self._answers else Route(path, operation)
+
+    def _that_counts(self, authorization: bytes | None) -> bytes | None:
+        """That credential, unless it is a password where only sessions count: a browser may remember one from
+        before."""
+        if (
+            authorization is not None
+            and authorization[:6].lower() == b"basic "
+            and not self._authentication.holds_token(authorization)
+        ):
+            return None
+        return authorization
+
+    def _check_site(self, exchange: Exchange, operation: Operation, asked: Asked) -> None:
+        hosts = asked.hosts
         if len(hosts) > 1:
             # RFC 9112, section 3.2: something before us may have gone by the other one.
             raise Refused(400, "The request is refused: it has more than one Host.", reason="bad_request")
@@ -165,10 +189,10 @@ class Gate:
             )
         why = cross_origin.refused(
             exchange.method,
-            reads=operation.access in (Access.READ, Access.OPEN),
-            fetch_site=fetch_site,
-            origin=origin,
-            own_origins=self._hosts.origins(exchange.scheme, host),
+            reads=operation.access is Access.READ or operation.access is Access.OPEN,
+            fetch_site=asked.fetch_site,
+            origin=asked.origin,
+            own_origins=() if asked.origin is None else self._hosts.origins(exchange.scheme, host),
         )
         if why is not None:
             raise Refused(403, f"The request is refused: {why}.", reason="cross_origin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import quote
 
 from proxy.exchange import Exchange
@@ -23,6 +24,8 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+
+_NOT_FOR_CLIENTS = HOP_BY_HOP | {b"date", b"server"}
 
 # Never passed on from a client. Framing and Host are made anew; Origin was checked by us, and MLflow would
 # refuse every one but localhost's; `Expect` is answered by our own server.
@@ -63,14 +66,80 @@ OUR_COOKIES = (b"__Host-mlflow_proxy_", b"mlflow_proxy_")
 """How the names of our own cookies begin; MLflow never sees one."""
 
 
-def named_by_connection(headers: Headers) -> frozenset[bytes]:
-    """The header names that `Connection` says are for this hop alone (RFC 9110, section 7.6.1)."""
-    return frozenset(
-        token.strip().lower()
-        for name, value in headers
-        if name == b"connection"
-        for token in value.split(b",")
+class Asked:
+    """What a request's headers say of it, read once; where one stands twice, the last one counts."""
+
+    __slots__ = (
+        "authorization",
+        "cookie",
+        "fetch_site",
+        "for_mlflow",
+        "forwarded_for",
+        "headers",
+        "hosts",
+        "length",
+        "origin",
+        "passed",
+        "plain",
+        "request_id",
+        "user_agent",
     )
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self.authorization: bytes | None = None
+        self.for_mlflow: bytes | None = None
+        """``X-MLflow-Authorization``."""
+        self.hosts: list[bytes] = []
+        self.fetch_site: bytes | None = None
+        self.origin: bytes | None = None
+        self.cookie: bytes | None = None
+        """Of several, all in one."""
+        self.user_agent = ""
+        self.request_id = b""
+        self.forwarded_for: list[bytes] = []
+        self.length: int | None = None
+        """Content-Length; the parser has checked it."""
+        self.plain = True
+        """Whether nothing about its framing needs a second look."""
+        self.passed: bytes | None = None
+        """The lines of `passed_on`, once somebody has made them."""
+        for name, value in headers:
+            if name == b"authorization":
+                self.authorization = value
+            elif name == b"host":
+                self.hosts.append(value)
+            elif name == b"user-agent":
+                self.user_agent = value.decode("latin-1")
+            elif name == b"content-length":
+                self.length = int(value)
+            elif name == b"cookie":
+                self.cookie = value if self.cookie is None else self.cookie + b"; " + value
+            elif name == b"sec-fetch-site":
+                self.fetch_site = value
+            elif name == b"origin":
+                self.origin = value
+            elif name == b"x-mlflow-authorization":
+                self.for_mlflow = value
+            elif name == b"x-request-id":
+                self.request_id = value
+            elif name == b"x-forwarded-for":
+                self.forwarded_for.append(value)
+            elif name in (b"transfer-encoding", b"expect", b"upgrade", b"trailer"):
+                self.plain = False
+
+
+def _dropped(ours: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
+    """Those names, and the ones that `Connection` says are for this hop alone (RFC 9110, section 7.6.1)."""
+    for name, value in headers:
+        if name == b"connection":
+            ours = _and_named(ours, value)
+    return ours
+
+
+@lru_cache(maxsize=256)
+def _and_named(ours: frozenset[bytes], connection: bytes) -> frozenset[bytes]:
+    return ours | {token.strip().lower() for token in connection.split(b",")}
 
 
 def for_mlflow(
@@ -92,12 +161,17 @@ def for_mlflow(
     the caller's own credential came in ``X-MLflow-Authorization``, so that ``Authorization`` is the
     provider's key and passes. `body_length` or `chunked` frame the body; neither means there is none.
     """
-    dropped = _OURS
-    for name, _ in headers:
-        if name == b"connection":
-            dropped = _OURS | named_by_connection(headers)
-            break
-    result: Headers = [(b"host", authority)]
+    return [
+        (b"host", authority),
+        *passed_on(headers, gateway=gateway, provider_key=provider_key),
+        *said_by_us(exchange, identity, gateway=gateway, body_length=body_length, chunked=chunked),
+    ]
+
+
+def passed_on(headers: Headers, *, gateway: bool, provider_key: bool) -> Headers:
+    """Of `for_mlflow`, the part that is the client's."""
+    dropped = _dropped(_OURS, headers)
+    result: Headers = []
     for name, value in headers:
         if name in dropped:
             if name == b"authorization" and provider_key:
@@ -113,17 +187,30 @@ def for_mlflow(
             if not value:
                 continue
         result.append((name, value))
+    return result
+
+
+def said_by_us(
+    exchange: Exchange, identity: Identity | None, *, gateway: bool, body_length: int | None, chunked: bool
+) -> Headers:
+    """Of `for_mlflow`, the part that is ours, Host apart."""
+    result: Headers = []
     if not gateway:
         # Never empty: without an X-Forwarded-For MLflow's Assistant takes every caller for a local one.
         result.append((b"x-forwarded-for", exchange.client.encode("latin-1", "replace") or b"unknown"))
         result.append((b"x-request-id", exchange.request_id.encode("latin-1", "replace")))
         if identity is not None:
-            result.append((b"x-forwarded-user", quote(identity.user, safe="@:/+ ").encode()))
+            result.append((b"x-forwarded-user", _quoted(identity.user)))
     if chunked:
         result.append((b"transfer-encoding", b"chunked"))
     elif body_length is not None:
         result.append((b"content-length", b"%d" % body_length))
     return result
+
+
+@lru_cache(maxsize=1024)
+def _quoted(user: str) -> bytes:
+    return quote(user, safe="@:/+ ").encode()
 
 
 def without_our_cookies(value: bytes) -> bytes:
@@ -141,15 +228,11 @@ def for_client(headers: Headers, status: int, *, authorities: tuple[bytes, ...],
     below `prefix`, the public URL's path: MLflow knows neither our name nor our scheme. A 204 and a 304
     keep no Content-Length, which would announce a body that can't come (RFC 9110, section 8.6).
     """
-    dropped = HOP_BY_HOP
-    for name, _ in headers:
-        if name == b"connection":
-            dropped = HOP_BY_HOP | named_by_connection(headers)
-            break
+    dropped = _dropped(_NOT_FOR_CLIENTS, headers)
     bodyless = status in (204, 304)
     result: Headers = []
     for name, value in headers:
-        if name in dropped or name in (b"date", b"server") or (bodyless and name == b"content-length"):
+        if name in dropped or (bodyless and name == b"content-length"):
             continue
         if name == b"location":
             value = _location(value, authorities, prefix)
@@ -172,6 +255,9 @@ def _location(value: bytes, authorities: tuple[bytes, ...], prefix: bytes) -> by
 
 def head(method: str, target: bytes, headers: Headers) -> bytes:
     """A request's head as it goes over the wire (RFC 9112, section 3)."""
-    lines = [b"%s %s HTTP/1.1" % (method.encode("ascii"), target)]
-    lines.extend([b"%s: %s" % header for header in headers])
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    return b"%s %s HTTP/1.1\r\n%s\r\n" % (method.encode("ascii"), target, lines(headers))
+
+
+def lines(headers: Headers) -> bytes:
+    """Headers as they go over the wire, each with its line's end."""
+    return b"".join([b"%s: %s\r\n" % header for header in headers])

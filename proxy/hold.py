@@ -112,9 +112,13 @@ class Hold:
             retry_after=min(30, math.ceil(self.seconds)),
         )
 
+    def room_for(self, size: int) -> bool:
+        """Whether `take` would count so many bytes in."""
+        return self.bytes_held + size <= self._bytes
+
     def take(self, size: int) -> None:
         """Count `size` bytes of a body into memory; `give` takes them out. Raises Refused (503)."""
-        if self.bytes_held + size > self._bytes:
+        if not self.room_for(size):
             raise _overloaded(
                 "The server holds as many bytes of request bodies as it may (PROXY_BUFFER_BYTES). Try again."
             )
@@ -123,14 +127,15 @@ class Hold:
     def give(self, size: int) -> None:
         self.bytes_held -= size
 
-    def place(self, slots: Slots | None, exchange: Exchange | None = None) -> Place:
-        """A place in MLflow, to be held by ``async with``; none is needed where `slots` is None.
+    def place(self, slots: Slots | None, exchange: Exchange | None = None, *, taken: bool = False) -> Place:
+        """A place in MLflow, to be held by ``async with``; none is needed where `slots` is None, or it was
+        `taken` before: then it is only given back.
 
         Those that wait for one get it by turns of users; whose request it is, `exchange` says. One that
         submits a job waits here, too, while that has to wait. Raises Refused (503) when too many wait
         already, or when the wait is too long.
         """
-        return Place(self, slots, exchange)
+        return Place(self, slots, exchange, taken=taken)
 
     def waiting_for(self) -> Counter[str]:
         """How many wait now, by REASONS."""
@@ -200,15 +205,15 @@ class Place:
 
     __slots__ = ("_browser", "_hold", "_one", "_operation", "_slots", "_taken", "_user")
 
-    def __init__(self, hold: Hold, slots: Slots | None, exchange: Exchange | None) -> None:
+    def __init__(self, hold: Hold, slots: Slots | None, exchange: Exchange | None, *, taken: bool) -> None:
         self._hold = hold
-        self._slots = slots
+        self._slots = None if taken else slots
         self._operation = None if exchange is None else exchange.operation
         identity = None if exchange is None else exchange.identity
         self._user = "" if identity is None else identity.user
         # Within one user alone: nobody gains by a false name for a program.
         self._browser = exchange is not None and exchange.user_agent.startswith("Mozilla/")
-        self._taken: list[Slots] = []
+        self._taken: list[Slots] = [slots] if taken and slots is not None else []
         self._one: AbstractContextManager[None] | None = None
 
     async def __aenter__(self) -> None:

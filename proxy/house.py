@@ -11,6 +11,8 @@ from typing import Any
 from proxy.auth.oidc import Provider
 from proxy.callers import Callers
 from proxy.edge import Edge
+from proxy.headers import Asked
+from proxy.lane import Client, Lane
 from proxy.tasks import ended
 from proxy.ways import Ways
 
@@ -23,16 +25,33 @@ class House:
     """What one reading of the settings made; until ``close`` requests may be under way in it."""
 
     def __init__(
-        self, callers: Callers, edges: dict[str, Edge], ways: Ways, stack: contextlib.AsyncExitStack
+        self,
+        callers: Callers,
+        edges: dict[str, Edge],
+        lanes: dict[str, Lane],
+        ways: Ways,
+        stack: contextlib.AsyncExitStack,
     ) -> None:
         self.callers = callers
         self.edges = edges
         """One application for each listener, by its name."""
+        self.lanes = lanes
+        """The lane for plain requests, of the listeners that have one."""
         self.ways = ways
         self.requests = 0
         self.emptied: asyncio.Event | None = None
         """To be set when the last request has left, once no further one comes."""
         self._stack = stack
+
+    def enter(self) -> None:
+        """A request is under way in it, until `leave`."""
+        self.requests += 1
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self.requests -= 1
+        if self.emptied is not None and not self.requests:
+            self.emptied.set()
 
     async def close(self) -> None:
         await self._stack.aclose()
@@ -45,21 +64,28 @@ class Door:
         self._listener = listener
         self._house: House | None = None
         self._app: Edge | None = None
+        self._lane: Lane | None = None
 
     def lead_to(self, house: House) -> None:
         self._house, self._app = house, house.edges[self._listener]
+        self._lane = house.lanes.get(self._listener)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         house, app = self._house, self._app
         assert house is not None
         assert app is not None
-        house.requests += 1
+        house.enter()
         try:
             await app(scope, receive, send)
         finally:
-            house.requests -= 1
-            if house.emptied is not None and not house.requests:
-                house.emptied.set()
+            house.leave()
+
+    def cross(self, client: Client, scope: Scope, asked: Asked, body: bytes) -> bool:
+        """As Lane.cross."""
+        if self._lane is None:
+            return False
+        assert self._house is not None
+        return self._lane.cross(client, scope, asked, body, self._house)
 
     def unparsed(self, *what: Any) -> bytes:
         """As Edge.unparsed."""

@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import fcntl
 import functools
+import re
 import sys
 import termios
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from proxy.headers import Asked, Headers, lines
 from proxy.held_back import HeldBack
 
 # MLflow takes headers without a limit (1 MB was fine); nginx takes 32 KiB, Apache 100 lines of 8 KiB.
@@ -23,11 +25,54 @@ HEAD_SECONDS = 30.0
 ENDING_SECONDS = 0.2
 
 
-class Unparsed(Protocol):
-    """What the application does of a request that never becomes one: log it, count it, word the answer."""
+# Of a request that may be carried past ASGI: the bytes of its body at most.
+LANE_BODY = 64 * 1024
+
+
+# A request line that can be read in one way only: no escape in its path, nothing but RFC 3986's characters.
+_LINE = re.compile(
+    rb"[A-Z]+ (/[A-Za-z0-9/:@!$&'()*+,;=~._-]*)(?:\?([A-Za-z0-9/?:@!$&'()*+,;=~._%-]*))? HTTP/1\.1(?=\r\n)"
+)
+
+
+class Application(Protocol):
+    """What is asked of the application beside what ASGI says."""
 
     def unparsed(self, client: str, target: bytes, status: int, message: str) -> bytes:
-        """The answer's whole bytes, head and body."""
+        """Log and count a request that never became one. The answer's whole bytes, head and body."""
+
+    def cross(self, client: ProxyProtocol, scope: Any, asked: Asked, body: bytes) -> bool:
+        """Take a request that has come as a whole, and answer it past ASGI. False: it was not taken."""
+
+
+class Crossing(Protocol):
+    """A request on its way past ASGI."""
+
+    def carry_on(self) -> None:
+        """Have it answered in a task after all, by `ProxyProtocol.carry_on`."""
+
+    def client_left(self) -> None: ...
+
+
+# What in the scope of a plain request belongs to its connection and its headers.
+_SAME = frozenset(
+    {"type", "asgi", "http_version", "server", "client", "scheme", "root_path", "headers", "state", "method"}
+    | {"connection_lost", "unsent", "hidden"}
+)
+
+
+class Known(NamedTuple):
+    """A plain request that was parsed: from the second line on, the next one is mostly the same."""
+
+    begin: bytes
+    """Its method and a space."""
+    rest: bytes
+    """Its head from the end of its first line on."""
+    length: int
+    """Of its body."""
+    asked: Asked
+    scope: dict[str, Any]
+    """What its scope has in common with the next one's."""
 
 
 class ProxyProtocol(HttpToolsProtocol):
@@ -52,26 +97,50 @@ class ProxyProtocol(HttpToolsProtocol):
         self._held_back = HeldBack(self._read_ahead, self._read_on, self._gone)
         self._refusal = (400, "This is not a valid HTTP/1.1 request.")
         self.url = b""
+        self.crossing: Crossing | None = None
+        self._application = cast(Application, self.config.loaded_app)
+        self._crosses = hasattr(self._application, "cross")
+        self._kept_back: list[bytes] | None = None
+        """The body so far of a request that may be plain, of which ASGI has heard nothing yet."""
+        self._asked: Asked | None = None
+        self._known: Known | None = None
+        self._begun = 0
+        """How many requests began in what is being parsed."""
+        self._between = True
+        """Whether the parser has seen the last request's end, and nothing of the next one."""
+        self._plain = False
+        """Whether the latest request was one that may be carried past ASGI."""
+        self._idle_since = 0.0
+        self._idle_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch_idleness()
+        self._idle_since = self.loop.time()
+        self._look_whether_idle()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
         self._held_back.end()
         self.lost.over = True
+        if self.crossing is not None:
+            self.crossing.client_left()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
         for left in list(self.lost):
             left()
         self.lost.clear()
 
     def data_received(self, data: bytes) -> None:
+        if self._known is not None and self._between and not self._busy() and self._same_again(data):
+            return
         self._told = False
+        self._begun = 0
         super().data_received(data)
         if self.transport.is_closing():
             return
+        if self._kept_back is not None:
+            self._let_go(complete=False)
         if self.flow.read_paused and not self._held_back.watched:
             self._held_back.begin(self.transport.get_extra_info("socket").fileno())
         self._unread = 0 if self._told else self._unread + len(data)
@@ -82,9 +151,42 @@ class ProxyProtocol(HttpToolsProtocol):
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(self.head_seconds, self._head_too_slow)
         else:
-            self._stop_head_timer()
-            if self.cycle is None or self.cycle.response_complete:
-                self._watch_idleness()
+            if self._head_timer is not None:
+                self._stop_head_timer()
+            self._idle_since = self.loop.time()
+            if self._begun == 1 and self._between and self._plain:
+                self._remember(data)
+
+    def _same_again(self, data: bytes) -> bool:
+        """Take a request whose head is, but for its target, byte for byte that of one before: what the parser
+        said of that one holds for this one, and it need not be asked."""
+        known = self._known
+        assert known is not None
+        line = _LINE.match(data) if data.startswith(known.begin) else None
+        if line is None or not data.startswith(known.rest, line.end()) or self.flow.write_paused:
+            return False
+        body = data[line.end() + len(known.rest) :]
+        if len(body) != known.length or line.end() > HEADER_LIMIT:
+            return False
+        path, query = line.groups(b"")
+        scope = known.scope.copy()
+        scope["path"] = path.decode("ascii")
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        if not self._application.cross(self, scope, known.asked, body):
+            self.carry_on(self.app, scope, body)
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Note a plain request of which that is all, for `_same_again`."""
+        self._known = None
+        begin = self.scope["method"].encode("ascii") + b" "
+        line_ends, head_ends = data.find(b"\r\n"), data.find(b"\r\n\r\n") + 4
+        assert self._asked is not None
+        length = self._asked.length or 0
+        if data.startswith(begin) and line_ends > 0 and len(data) - head_ends == length:
+            kept = {name: value for name, value in self.scope.items() if name in _SAME}
+            self._known = Known(begin, data[line_ends:head_ends], length, self._asked, kept)
 
     def _read_ahead(self) -> int | None:
         """Bytes of a body that wait for the application while nothing is read; None where that is over."""
@@ -98,20 +200,45 @@ class ProxyProtocol(HttpToolsProtocol):
     def _gone(self) -> None:
         self.transport.abort()
 
-    def _watch_idleness(self) -> None:
-        # uvicorn does so only after an answer, and stops with the next byte, were it the last one ever.
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+    def _look_whether_idle(self) -> None:
+        # One timer for all of a connection's life: uvicorn makes one after each answer, none before the
+        # first, and stops it with the next byte, were that the last one ever.
+        if self.transport.is_closing():
+            return
+        now = self.loop.time()
+        if self._busy() or self._in_head:
+            self._idle_since = now
+        left = self._idle_since + self.timeout_keep_alive - now
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._look_whether_idle)
+
+    def _busy(self) -> bool:
+        """Whether a request waits for its answer."""
+        return self.crossing is not None or (self.cycle is not None and not self.cycle.response_complete)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self._idle_since = self.loop.time()
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def on_message_begin(self) -> None:
+        self._begun += 1
+        self._between = self._plain = False
+        if self.crossing is not None:
+            self.crossing.carry_on()  # from here on uvicorn keeps them in order
         super().on_message_begin()
         self._told = True
         self._in_head = True
         self._head_size = 0
         self.scope["connection_lost"] = self.lost  # type: ignore[typeddict-unknown-key]
-        self.scope["unsent"] = self._unsent  # type: ignore[typeddict-unknown-key]
+        self.scope["unsent"] = self.unsent  # type: ignore[typeddict-unknown-key]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -128,11 +255,17 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._told = True
-        super().on_body(body)
+        if self._kept_back is not None:
+            self._kept_back.append(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._told = True
-        super().on_message_complete()
+        self._told = self._between = True
+        if self._kept_back is not None:
+            self._let_go(complete=True)
+        else:
+            super().on_message_complete()
 
     def on_headers_complete(self) -> None:
         self._told = True
@@ -143,6 +276,9 @@ class ProxyProtocol(HttpToolsProtocol):
         elif b"#" in self.url:
             hidden = "its target has a fragment, which is never sent"
         self.scope["hidden"] = hidden  # type: ignore[typeddict-unknown-key]
+        if self._crosses and hidden is None and self._may_be_plain():
+            self._kept_back = []
+            return
         super().on_headers_complete()
         self.scope["cut"] = functools.partial(self._cut, self.cycle)  # type: ignore[typeddict-unknown-key]
         if self.scope["http_version"] == "1.0":
@@ -153,19 +289,84 @@ class ProxyProtocol(HttpToolsProtocol):
             # Nothing here is upgraded; what follows on such a connection would not be parsed as requests.
             self.cycle.keep_alive = False
 
+    def _may_be_plain(self) -> bool:
+        """Whether the request may be carried past ASGI: nothing is under way, and nothing in it is special.
+
+        Where that is so, what uvicorn would have said of it stands in its scope."""
+        parser = self.parser
+        if (
+            b"%" in self.url
+            or self.expect_100_continue
+            or self.flow.write_paused
+            or self._busy()
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or parser.get_http_version() != "1.1"
+        ):
+            return False
+        path, _, query = self.url.partition(b"?")
+        self.scope["method"] = parser.get_method().decode("ascii")
+        self.scope["path"] = path.decode("ascii")
+        self.scope["raw_path"] = path
+        self.scope["query_string"] = query
+        return True
+
+    def _let_go(self, *, complete: bool) -> None:
+        """Hand over what was kept back, past ASGI where that is possible."""
+        kept = self._kept_back
+        assert kept is not None
+        self._kept_back = None
+        body = b"".join(kept)
+        if complete and len(body) <= LANE_BODY:
+            if self._asked is None or self._asked.headers != self.headers:
+                self._asked = Asked(self.headers)
+            self._plain = True
+            if self._application.cross(self, self.scope, self._asked, body):
+                return
+        self.carry_on(self.app, self.scope, body, complete=complete)
+
+    def carry_on(self, app: Any, scope: Any, body: bytes, *, complete: bool = True) -> None:
+        """Have `app` answer a request of which uvicorn knows nothing yet."""
+        self.cycle = RequestResponseCycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        scope["cut"] = functools.partial(self._cut, self.cycle)
+        super().on_body(body)
+        self.cycle.more_body = not complete
+        self._start_asgi_task(self.cycle, app)
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer the request that crosses: those are all of its headers, but for Date."""
+        head = lines(self.server_state.default_headers) + lines(headers)
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+        self.server_state.total_requests += 1
+        self._idle_since = self.loop.time()
+
     def send_400_response(self, msg: str) -> None:
         """uvicorn calls this when its parser gives up; `msg` is its own wording."""
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._busy():
             # An answer is under way on this connection: another one must not be written into it.
             self.transport.abort()
             return
         status, message = self._refusal
-        app = cast(Unparsed, self.config.loaded_app)
-        self.transport.write(app.unparsed(self.client[0] if self.client else "", self.url, status, message))
+        client = self.client[0] if self.client else ""
+        self.transport.write(self._application.unparsed(client, self.url, status, message))
         self.transport.close()
 
     def shutdown(self) -> None:
         """End once the request under way is answered. uvicorn calls this when it is asked to end."""
+        if self.crossing is not None:
+            self.crossing.carry_on()  # uvicorn knows how to wait for it
         super().shutdown()
         self.loop.call_later(ENDING_SECONDS, self._end_soon)
 
@@ -196,7 +397,7 @@ class ProxyProtocol(HttpToolsProtocol):
         cycle.disconnected = True  # so that uvicorn does not report an answer left incomplete
         self.transport.abort()
 
-    def _unsent(self) -> int:
+    def unsent(self) -> int:
         """Bytes in our buffer and in the kernel's (tcp(7), SIOCOUTQ) that the client has not taken yet."""
         if self.lost.over or self.transport.is_closing():
             return 0

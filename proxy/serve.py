@@ -167,7 +167,7 @@ async def _serve(
                 task.add_done_callback(_say_failure)
             inside.push_async_callback(ended, background)
             edges = {"public": apps.public, "internal": apps.internal, "scraper": apps.scraper}
-            houses.move_into(House(callers, edges, apps.ways, inside))
+            houses.move_into(House(callers, edges, {"public": apps.lane}, apps.ways, inside))
             templating.show(shown)
             logging.getLogger().setLevel(settings.log_level.upper())
             for server in servers:

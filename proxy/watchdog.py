@@ -34,7 +34,7 @@ class Passage:
 
     def __init__(
         self,
-        task: asyncio.Task[object],
+        task: asyncio.Task[object] | None,
         exchange: Exchange,
         *,
         abandon_for: float,
@@ -84,15 +84,21 @@ class Passage:
             self.end("revoked")
 
     def end(self, why: str) -> None:
-        """Cancel the request's task, once."""
+        """Stop what works for the request, once."""
         if self.why is None:
             self.why = why
-            self.task.cancel()
+            self.stop()
+
+    def stop(self) -> None:
+        """Cancel the request's task."""
+        assert self.task is not None
+        self.task.cancel()
 
     def ours(self) -> bool:
         """In a CancelledError's handler: whether `end` raised it, which is then taken back."""
         if self.why is None:
             return False
+        assert self.task is not None
         return self.task.uncancel() == 0
 
 

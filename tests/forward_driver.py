@@ -27,6 +27,7 @@ from proxy.app import Applications, applications
 from proxy.auth import Authenticator
 from proxy.callers import Callers
 from proxy.hold import Hold
+from proxy.house import Door, House
 from proxy.logs import AccessLog
 from proxy.metrics import Metrics
 from proxy.mlflow_server.jobs import Submissions
@@ -47,6 +48,7 @@ class StandIn:
         self.restarts: Counter[str] = Counter()
         self.rolls: Counter[str] = Counter()
         self.problems: Counter[str] = Counter()
+        self.problem = None
         self.probe_seconds = None
         self.submissions = Submissions()
         self.is_up = asyncio.Event()
@@ -75,12 +77,12 @@ async def main(control: int, told: dict[str, Any]) -> None:
     metrics = Metrics(version="0", mlflow_version="0")
     access_log = AccessLog("json")
     password = settings.password.get_secret_value() if settings.password else ""
-    authenticator = Authenticator(settings, password, "the-jobs-own-token", metrics.authentication)
+    callers = Callers(Authenticator(settings, password, "the-jobs-own-token", metrics.authentication))
     watchdog = Watchdog()
     apps = applications(
         settings,
         mlflow,  # type: ignore[arg-type]
-        Callers(authenticator),
+        callers,
         metrics,
         access_log,
         watchdog,
@@ -89,7 +91,10 @@ async def main(control: int, told: dict[str, Any]) -> None:
     )
     listener = socket.create_server(("127.0.0.1", 0), backlog=512)
     listener.setblocking(False)
-    of_uvicorn = config(apps.public, settings, None)
+    door = Door("public")
+    lanes = {"public": apps.lane}
+    door.lead_to(House(callers, {"public": apps.public}, lanes, apps.ways, contextlib.AsyncExitStack()))
+    of_uvicorn = config(door, settings, None)
     if head_seconds is not None:
         of_uvicorn.http = type("Hurried", (ProxyProtocol,), {"head_seconds": head_seconds})
     if keep_alive is not None:

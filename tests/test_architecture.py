@@ -45,7 +45,11 @@ MAY_IMPORT = {
     "pages": {"errors", "exchange", "history", "identity", "metrics"},
     "review": {"codings", "errors", "logs", "operations", "private_file"},
     "ui_script": {"exchange"},
-    "protocol": {"held_back"},
+    "lane": {
+        "compression", "edge", "exchange", "forward", "gate", "headers", "http1", "operations", "slots",
+        "watchdog",
+    },
+    "protocol": {"headers", "held_back"},
     "held_back": set(),
     "codings": set(),
     "compression": {"codings"},

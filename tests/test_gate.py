@@ -14,6 +14,7 @@ from wire import basic
 from proxy.auth import Authenticator
 from proxy.exchange import Exchange, Refused
 from proxy.gate import Gate, Page, pages_alone
+from proxy.headers import Asked
 from proxy.hosts import LOOPBACK, Hosts
 from proxy.identity import Role
 from proxy.operations import OWN
@@ -73,6 +74,7 @@ def through(
             "path": path,
             "raw_path": raw if raw is not None else path.encode(),
             "headers": list(headers),
+            "asked": Asked(list(headers)),
             "hidden": hidden,
             "exchange": exchange,
         }

@@ -33,7 +33,7 @@ FIELDS = [
     *("time", "request_id", "client", "user", "auth", "role", "credential"),
     *("operation", "experiment_id", "run_id"),
     *("method", "path", "status", "bytes_in", "bytes_out", "duration_ms", "ttfb_ms", "mlflow_ms"),
-    *("refusal", "error", "user_agent"),
+    *("refusal", "error", "resent", "user_agent"),
 ]
 # What breaks lines, terminals and parsers somewhere.
 NASTY = "\n\r\t\0\x1b[31m\x07\x7f\x85\x9b\u2028\u2029\u202e\ufeff\udc80\ud800\"'\\/<>&%{}[],: äß漢😀"
@@ -164,6 +164,7 @@ def test_a_request_has_one_line_that_says_everything(output: Output) -> None:
         "mlflow_ms": pytest.approx(11.0, abs=0.011),
         "refusal": None,
         "error": None,
+        "resent": None,
         "user_agent": "mlflow-python-client/3.17.2",
     }
 
@@ -180,12 +181,14 @@ def test_a_refused_an_unparsed_and_a_crashed_request_have_their_lines_too(output
     crashed = exchange_of()
     crashed.error, crashed.status, crashed.ended, crashed.first_byte = "crashed", 500, None, None
     crashed.started = time.perf_counter()
+    crashed.resent = ["reset", "crashed"]
     output.log.write(crashed)
     first, second, third = output.records()
     assert (first["user"], first["auth"], first["role"], first["mlflow_ms"]) == (None, None, None, None)
     assert (first["refusal"], first["status"]) == ("unauthenticated", 401)
     assert (second["operation"], second["refusal"]) == ("unparsed", "unparsed")
     assert (third["error"], third["ttfb_ms"]) == ("crashed", None)
+    assert third["resent"] == ["reset", "crashed"]
     assert third["duration_ms"] < 5000
 
 

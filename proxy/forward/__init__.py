@@ -3,5 +3,6 @@
 from proxy.forward.endings import ClientGone, CutShort
 from proxy.forward.forwarder import Forwarder, Rules
 from proxy.forward.spool import Spool
+from proxy.forward.trip import Sent
 
-__all__ = ["ClientGone", "CutShort", "Forwarder", "Rules", "Spool"]
+__all__ = ["ClientGone", "CutShort", "Forwarder", "Rules", "Sent", "Spool"]

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy import verified_names
 from proxy.exchange import Exchange
 from proxy.forward.spool import Spool
-from proxy.forward.trip import Trip
+from proxy.forward.trip import Sent, Trip
 from proxy.hold import Hold
 from proxy.http1 import Broken, Pool
 from proxy.slots import Places
@@ -68,16 +69,20 @@ class Forwarder:
         exchange: Exchange = scope["exchange"]
         task = asyncio.current_task()
         assert task is not None
-        passage = Passage(
-            task,
-            exchange,
-            abandon_for=self.rules.abandoned,
-            stall=self.rules.stall,
-            unsent=scope["unsent"],
-        )
-        trip = Trip(self, scope, receive, send, passage)
         lost = scope["connection_lost"]
-        if lost.over:
+        sent: Sent | None = scope.get("sent")
+        if sent is None:
+            passage = Passage(
+                task,
+                exchange,
+                abandon_for=self.rules.abandoned,
+                stall=self.rules.stall,
+                unsent=scope["unsent"],
+            )
+        else:
+            passage, passage.task = sent.passage, task
+        trip = Trip(self, scope, receive, send, passage, sent)
+        if lost.over and sent is None:
             trip.fail("client_gone")  # it left while its password was looked at
         lost.add(passage.client_left)
         self.watchdog.passages.add(passage)
@@ -95,3 +100,12 @@ class Forwarder:
             self.watchdog.passages.discard(passage)
             lost.discard(passage.client_left)
             trip.clean_up()
+
+    def verified(self, exchange: Exchange, body: bytes) -> bytes:
+        """The body to send, once names in it are the verified ones. Raises Refused."""
+        operation = exchange.operation
+        assert operation is not None
+        if not self.rules.verified_names or operation.name not in verified_names.OPERATIONS:
+            return body
+        assert exchange.identity is not None  # none of those is open to everybody
+        return verified_names.checked(operation, exchange.path, body, exchange.identity)

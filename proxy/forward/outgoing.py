@@ -101,6 +101,13 @@ class Outgoing:
         if data or self.chunked or self.length is not None:
             self._data, self.length, self.chunked = data, len(data), False
 
+    def was_sent(self, data: bytes, in_memory: int) -> None:
+        """The whole of it has been sent by somebody else, who had counted so many bytes as held."""
+        self.set(data)
+        self._in_memory = in_memory
+        self.phase = Phase.WHOLE
+        self._let_go()
+
     def send(self, connection: Connection) -> None:
         """Begin to send it, or begin again; the head was sent."""
         if self.streams:
@@ -110,8 +117,11 @@ class Outgoing:
         self.phase = Phase.WHOLE
         if self._data:
             connection.write(self._data)
-            if len(self._data) > self._forwarder.spool.each:
-                self._data = b""  # the connection has it, and lets it go when it is sent
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if len(self._data) > self._forwarder.spool.each:
+            self._data = b""  # the connection has it, and lets it go when it is sent
 
     async def _pass_on(self, connection: Connection) -> None:
         """Carry a streamed body over as it comes. One that breaks off is never completed towards MLflow."""

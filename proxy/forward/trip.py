@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import headers as header_rules
-from proxy import verified_names
 from proxy.bodies import target_of
 from proxy.exchange import Refused
 from proxy.forward import endings
@@ -44,6 +43,16 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 TOLD_OF = frozenset({Access.DELETE, Access.DESTROY, Access.ADMIN})
 
 
+class Sent(NamedTuple):
+    """A request that somebody else (proxy.lane) has sent to MLflow whole, with a place taken for it."""
+
+    passage: Passage
+    connection: Connection
+    body: bytes
+    in_memory: int
+    """Bytes of it that were counted as held."""
+
+
 class Trip:
     """One request through a Forwarder; its steps in the order of `run`."""
 
@@ -63,14 +72,22 @@ class Trip:
         "_passage",
         "_pause_seconds",
         "_scope",
+        "_sent",
         "_since",
     )
 
     def __init__(
-        self, forwarder: Forwarder, scope: Scope, receive: Receive, send: Send, passage: Passage
+        self,
+        forwarder: Forwarder,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        passage: Passage,
+        sent: Sent | None,
     ) -> None:
         self._forwarder = forwarder
         self._scope = scope
+        self._sent = sent
         self._passage = passage
         self._exchange = passage.exchange
         operation = passage.exchange.operation
@@ -99,14 +116,24 @@ class Trip:
         self._pause_seconds = FIRST_PAUSE
 
     async def run(self) -> None:
-        if not self._body.streams:
+        sent = self._sent
+        if sent is not None:
+            self._connection = sent.connection
+            self._body.was_sent(sent.body, sent.in_memory)
+        elif not self._body.streams:
             self._body.set(self._checked(await self._body.read()))
         self._since = self._loop.time()
-        places = self._forwarder.places
+        slots, hold = self._forwarder.places.of(self._operation), self._forwarder.hold
         while True:
             try:
-                async with self._forwarder.hold.place(places.of(self._operation), self._exchange):
-                    await self._ask(await self._connect())
+                async with hold.place(slots, self._exchange, taken=sent is not None):
+                    if sent is not None:
+                        connection, sent = sent.connection, None
+                        if self._passage.why is not None:
+                            self.fail(self._passage.why)
+                        await self._take(connection)
+                    else:
+                        await self._ask(await self._connect())
                 break
             except Broken as broken:
                 await self._after(_failure(broken), broken.reason)
@@ -127,16 +154,11 @@ class Trip:
     # Steps.
 
     def _checked(self, body: bytes) -> bytes:
-        """The body to send, once names in it are the verified ones; what it is about is noted for the audit
-        log."""
-        operation, path = self._operation, self._exchange.path
+        """The body to send; what it is about is noted for the audit log."""
+        operation, exchange = self._operation, self._exchange
         if operation.access in TOLD_OF:
-            self._exchange.target = target_of(operation, path, self._scope["query_string"], body)
-        if self._forwarder.rules.verified_names and operation.name in verified_names.OPERATIONS:
-            identity = identity_of(self._scope)
-            assert identity is not None  # none of those is open to everybody
-            return verified_names.checked(operation, path, body, identity)
-        return body
+            exchange.target = target_of(operation, exchange.path, self._scope["query_string"], body)
+        return self._forwarder.verified(exchange, body)
 
     async def _connect(self) -> Connection:
         """A connection to MLflow, waiting while it is away."""
@@ -159,6 +181,10 @@ class Trip:
         if not self._body.streams:
             self._passage.left_with_mlflow = not self._operation.native
             self._clock.mlflow(self._forwarder.rules.answer)
+        await self._take(connection)
+
+    async def _take(self, connection: Connection) -> None:
+        """Pass the answer on. Raises Broken and Unavailable."""
         await connection.head()
         if not self._body.answered():
             connection.reusable = False

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import httptools
@@ -61,6 +62,9 @@ class Connection(asyncio.BufferedProtocol):
         self._busy = False
         self._head_only = False
         self._spare: socket.socket | None = None
+        self.told: Callable[[], None] | None = None
+        """Called whenever more of the answer is there, or it has failed: for whoever does not wait in a task
+        of its own."""
         self._begin()
 
     def _begin(self) -> None:
@@ -121,10 +125,14 @@ class Connection(asyncio.BufferedProtocol):
             await self._wait()
         piece = self._pieces.popleft()
         self._held -= len(piece)
-        if self._read_paused and self._held < PIECE and self.transport is not None and self._lost is None:
+        if self._read_paused:
+            self._read_on()
+        return piece
+
+    def _read_on(self) -> None:
+        if self._held < PIECE and self.transport is not None and self._lost is None:
             self._read_paused = False
             self.transport.resume_reading()
-        return piece
 
     @property
     def complete(self) -> bool:
@@ -134,6 +142,24 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def has_pieces(self) -> bool:
         return bool(self._pieces)
+
+    @property
+    def length(self) -> int | None:
+        """The answer's Content-Length, once its head is there; None without one."""
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value)
+        return None
+
+    def whole(self) -> bytes:
+        """The whole body of a complete answer, of which nothing was taken yet."""
+        pieces = self._pieces
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._held = 0
+        if self._read_paused:
+            self._read_on()
+        return body
 
     @property
     def held(self) -> int:
@@ -185,6 +211,9 @@ class Connection(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken("bad_answer", str(error)))
             self.close()
+        else:
+            if self.told is not None:
+                self.told()
 
     def eof_received(self) -> bool:
         return False
@@ -213,6 +242,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._writer is not None and not self._writer.done():
             self._writer.set_exception(self._lost)
         self._writer = None
+        if self.told is not None:
+            self.told()
 
     def pause_writing(self) -> None:
         self._write_paused = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections import deque
@@ -13,6 +14,8 @@ from proxy.http1.connection import Broken, Connection
 # MLflow keeps an idle connection for 75 s (mlflow_server/command.py). We end ours well before: of 400 POSTs
 # sent at the edge of an equal keep-alive time, up to 26 met a closing connection.
 IDLE_SECONDS = 30.0
+# How old what is known of the socket's inode may be, in seconds. An older MLflow takes requests for a second.
+LOOK_SECONDS = 0.0005
 
 
 class Pool:
@@ -20,23 +23,16 @@ class Pool:
 
     def __init__(self, path: Path) -> None:
         self._socket = str(path)
+        self._inode_now = 0
+        self._looked = -math.inf
         self._idle: deque[Connection] = deque()
 
     async def acquire(self) -> Connection:
-        """An idle connection, or a new one. Raises Broken("refused") where nothing accepts.
-
-        The socket is replaced by rename when a new generation of MLflow is ready: a connection to the old
-        one is not used again, which its inode tells.
-        """
+        """An idle connection, or a new one. Raises Broken("refused") where nothing accepts."""
+        idle = self.idle()
+        if idle is not None:
+            return idle
         inode = self._inode()
-        now = time.monotonic()
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.open:
-                continue
-            if connection.inode == inode and now - connection.idle_since < IDLE_SECONDS:
-                return connection
-            connection.close()
         loop = asyncio.get_running_loop()
         try:
             _, connection = await loop.create_unix_connection(Connection, self._socket)
@@ -44,6 +40,32 @@ class Pool:
             raise Broken("refused", f"MLflow's socket takes no connection: {error.strerror}") from None
         connection.inode = inode
         return connection
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether `idle` may find one."""
+        return bool(self._idle)
+
+    def idle(self) -> Connection | None:
+        """An idle connection, where there is one.
+
+        The socket is replaced by rename when a new generation of MLflow is ready: a connection to the old
+        one is not used again, which its inode tells.
+        """
+        if not self._idle:
+            return None
+        now = time.monotonic()
+        if now - self._looked > LOOK_SECONDS:
+            self._inode_now, self._looked = self._inode(), now
+        inode = self._inode_now
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.open:
+                continue
+            if connection.inode == inode and now - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.close()
+        return None
 
     def release(self, connection: Connection) -> None:
         """Give a connection back after its exchange, however it went."""

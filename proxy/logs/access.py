@@ -143,6 +143,7 @@ class JsonLines:
             else int((mlflow_ended - mlflow_started) * 1e5) / 100,
             "refusal": exchange.refusal,
             "error": exchange.error,
+            "resent": exchange.resent,
             "user_agent": user_agent
             if len(user_agent) <= MAX_USER_AGENT
             else cut(user_agent, MAX_USER_AGENT),

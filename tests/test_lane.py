@@ -1,0 +1,241 @@
+"""Plain requests past ASGI: what takes the lane, what does not, and that nobody can tell by the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from forwarding import ARTIFACT, BASIC, CREATE, FLASK, Rig, head, response, rigged, told, until
+
+LOG_METRIC = "/api/2.0/mlflow/runs/log-metric"
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with rigged() as rig:
+        yield rig
+
+
+def tasks_of(rig: Rig, request: bytes, target: str) -> int:
+    """How many tasks more there are while MLflow works on that request, which is answered with 200."""
+    rig.ask("GET", FLASK)  # so that a connection to MLflow is idle
+    until(lambda: rig.at_rest(clients=0))
+    before = rig.standing()["tasks"]
+    with rig.client() as client:
+        client.send(request)
+        rig.event("head", target=target)
+        standing = rig.standing()
+        assert client.answer(request.split(b" ")[0].decode()).status == 200
+    assert standing["passages"] == 1
+    more: int = standing["tasks"] - before
+    return more
+
+
+def test_a_plain_request_takes_no_task_of_its_own(rig: Rig) -> None:
+    get = told(FLASK, wait="0.5", mark="get")
+    assert tasks_of(rig, head("GET", get), get) == 0
+    post = told(LOG_METRIC, wait="0.5", mark="post")
+    assert tasks_of(rig, head("POST", post, body=b'{"key": "a"}') + b'{"key": "a"}', post) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body"),
+    [
+        ("HEAD", FLASK, (), b""),
+        ("GET", ARTIFACT, (), b""),
+        ("GET", FLASK, ("Connection: close",), b""),
+        ("GET", FLASK.replace("api", "%61pi", 1), (), b""),
+        ("POST", LOG_METRIC, ("Transfer-Encoding: chunked",), b"2\r\n{}\r\n0\r\n\r\n"),
+        ("POST", "/api/2.0/mlflow/runs/delete", ("Content-Length: 2",), b"{}"),
+    ],
+    ids=["HEAD", "a stream", "the last one", "an escape", "chunks", "for the audit log"],
+)
+def test_what_is_not_plain_has_a_task_as_ever(
+    rig: Rig, method: str, path: str, headers: tuple[str, ...], body: bytes
+) -> None:
+    target = told(path, wait="0.5", mark=f"{method}{len(path)}{len(headers)}{len(body)}")
+    arrives = target.replace("%61", "a")
+    assert tasks_of(rig, head(method, target, *headers) + body, arrives) == 1
+
+
+def test_requests_that_begin_alike_are_each_taken_at_their_word(rig: Rig) -> None:
+    with rig.client() as client:
+        ids = set()
+        for n in range(5):
+            answer = client.ask("GET", told(FLASK, mark=n))
+            assert answer.json()["target"] == told(FLASK, mark=n)
+            ids.add(answer.header("x-request-id"))
+            body = json.dumps({"key": "ab"[n % 2]}).encode()
+            answer = client.ask("POST", told(LOG_METRIC, mark=n), body=body)
+            assert (answer.json()["target"], answer.json()["body"]) == (
+                told(LOG_METRIC, mark=n),
+                body.decode(),
+            )
+            assert answer.arrived("content-length") == [str(len(body))]
+            assert answer.arrived("x-forwarded-user") == ["tester"]
+            assert answer.arrived("authorization") == []
+            ids.add(answer.header("x-request-id"))
+        for path in ("/api/2.0/mlflow/experiments/get", "/a//b", "/livez", FLASK):
+            client.request("GET", path)
+            answer = client.answer()
+            assert answer.status == (400 if path == "/a//b" else 200), path
+            rig.logged(request_id=answer.header("x-request-id"), path=path)
+    assert len(ids) == 10
+
+
+def test_a_credential_is_judged_anew_with_each_request_of_a_connection(rig: Rig) -> None:
+    wrong = "Authorization: Basic " + BASIC.decode().removeprefix("Basic ")[::-1]
+    with rig.client() as client:
+        statuses = []
+        for headers, login in (
+            ((), True),
+            ((), True),
+            ((wrong,), False),
+            ((), True),
+            ((), False),
+            ((), True),
+        ):
+            statuses.append(client.ask("GET", FLASK, *headers, login=login).status)
+    assert statuses == [200, 200, 401, 200, 401, 200]
+
+
+def test_another_host_or_origin_on_the_same_connection_is_refused(rig: Rig) -> None:
+    with rig.client() as client:
+        assert client.ask("POST", LOG_METRIC, body=b"{}").status == 200
+        assert client.ask("POST", LOG_METRIC, body=b"{}").status == 200
+        assert client.ask("POST", LOG_METRIC, "Origin: https://evil.example", body=b"{}").status == 403
+        assert client.ask("POST", LOG_METRIC, body=b"{}").status == 200
+        client.send(head("POST", LOG_METRIC, body=b"{}").replace(b"localhost", b"evilhosts") + b"{}")
+        assert client.answer().status == 421
+
+
+def test_what_comes_behind_a_request_that_is_known_is_the_next_one(rig: Rig) -> None:
+    def get(mark: str) -> bytes:
+        return head("GET", told(FLASK, mark=mark))
+
+    def post(mark: str, body: bytes) -> bytes:
+        return head("POST", told(LOG_METRIC, mark=mark), body=body) + body
+
+    with rig.client() as client:
+        for request, marks in (
+            (get("1") + get("2"), "12"),
+            (get("1"), "1"),
+            (get("1") + get("2") + post("3", b"{}") + get("4"), "1234"),
+            (post("1", b"{}"), "1"),
+            (post("1", b"{}") + post("2", b"{}"), "12"),
+            (post("1", b"{}") + b"\r\n" + post("2", b"[]"), "12"),
+        ):
+            client.send(request)
+            assert "".join(client.answer().json()["target"][-1] for _ in marks) == marks
+        known = post("1", b'{"a": 1}')
+        client.send(known)
+        assert client.answer().status == 200
+        for end in (-1, -8, -12, 10):  # it comes in two parts
+            client.send(known[:end])
+            until(lambda: rig.standing()["tasks"])  # the first part has been read
+            client.send(known[end:])
+            assert client.answer().json()["body"] == '{"a": 1}'
+
+
+def test_requests_that_come_while_one_is_under_way_wait_their_turn(rig: Rig) -> None:
+    slow = told(FLASK, wait="0.5", mark="slow")
+    with rig.client() as client:
+        client.ask("GET", FLASK)
+        client.request("GET", slow)
+        rig.event("head", target=slow)
+        client.send(head("GET", told(FLASK, mark="a")) + head("GET", told(ARTIFACT, mark="b")))
+        marks = [client.answer().json()["target"].rpartition("=")[2] for _ in range(3)]
+    assert marks == ["slow", "a", "b"]
+    until(lambda: rig.at_rest(clients=0))
+
+
+@pytest.mark.parametrize("failure", ["unread", "lost", "crash", "away"])
+def test_a_request_that_failed_at_mlflow_is_sent_again_from_the_lane(rig: Rig, failure: str) -> None:
+    target = f"{told(FLASK, mark=failure)}&{failure}=1"
+    with rig.client() as client:
+        client.ask("GET", FLASK)
+        answer = client.ask("GET", target)
+        assert answer.json()["target"] == target
+    line = rig.logged(request_id=answer.header("x-request-id"))
+    assert (line["status"], line["error"]) == (200, None)
+    assert line["resent"] == [
+        {"lost": "reset", "crash": "crashed", "away": "unavailable"}.get(failure, failure)
+    ]
+    until(lambda: rig.at_rest(clients=0))
+
+
+def test_what_must_not_be_done_twice_is_not(rig: Rig) -> None:
+    target = told(CREATE, mark="twice", lost=1)
+    with rig.client() as client:
+        client.ask("GET", FLASK)
+        assert client.ask("POST", target, body=b'{"name": "x"}').status == 409
+        assert client.ask("GET", FLASK).status == 200  # the connection can go on
+    assert len(rig.events("head", target=target)) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "arrives"),
+    [
+        (response(200, "Content-Length: 2", body=b"{}"), b"{}"),
+        (response(200, "Content-Length: 0"), b""),
+        (response(404, "Content-Length: 2", body=b"no"), b"no"),
+        (response(500, "Content-Length: 2", body=b"no"), b"no"),
+        (response(204), b""),
+        (response(304), b""),
+        (response(200, "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"), b"{}"),
+        (response(200, "Content-Length: 20000", body=b"x" * 20000), b"x" * 20000),
+        (b"HTTP/1.1 103 Early\r\n\r\n" + response(200, "Content-Length: 2", body=b"{}"), b"{}"),
+        (response(200, "Content-Length: 2", "Connection: X-Own", "X-Own: 1", body=b"{}"), b"{}"),
+    ],
+    ids=["short", "empty", "404", "500", "204", "304", "chunks", "long", "interim", "hop by hop"],
+)
+def test_an_answer_is_the_same_whichever_way_it_came(rig: Rig, answer: bytes, arrives: bytes) -> None:
+    target = told(FLASK, raw=answer, mark=len(answer))
+    seen = []
+    with rig.client() as client:
+        client.ask("GET", FLASK)
+        for headers in ((), ("Connection: close",)):
+            got = client.ask("GET", target, *headers)
+            assert got.body == arrives
+            kept = [(name, value) for name, value in got.headers if name not in ("date", "x-request-id")]
+            seen.append((got.status, [header for header in kept if header != ("connection", "close")]))
+    assert seen[0] == seen[1]
+    assert not any(name == "x-own" for name, _ in seen[0][1])
+
+
+def test_who_leaves_keeps_the_place_until_mlflow_has_answered(rig: Rig) -> None:
+    target = told(FLASK, wait="1", mark="left")
+    rig.ask("GET", FLASK)
+    client = rig.client()
+    client.request("GET", target)
+    rig.event("head", target=target)
+    client.leave()
+    until(lambda: rig.standing()["clients"] == 0)
+    assert rig.standing()["slots"] == 1
+    until(rig.at_rest)
+    line = rig.logged(path=FLASK, status=499)
+    assert line["error"] == "client_gone"
+
+
+def test_what_mlflow_does_not_answer_is_given_up() -> None:
+    with rigged(answer_timeout=1) as rig, rig.client() as client:
+        client.ask("GET", FLASK)
+        answer = client.ask("GET", told(FLASK, then="hang", wait="30"))
+        assert answer.status == 504
+        assert client.ask("GET", FLASK).status == 200
+        until(rig.at_rest)
+
+
+def test_a_place_that_is_taken_is_waited_for() -> None:
+    with rigged(mlflow_concurrency=1, user_concurrency=1) as rig:
+        slow, quick = told(FLASK, wait="0.5", mark="slow"), told(FLASK, mark="quick")
+        with rig.client() as first, rig.client() as second:
+            second.ask("GET", FLASK)
+            first.request("GET", slow)
+            rig.event("head", target=slow)
+            second.request("GET", quick)
+            until(lambda: rig.standing()["waiting"] == 1)
+            assert not rig.events("head", target=quick)
+            assert [first.answer().status, second.answer().status] == [200, 200]
+        until(rig.at_rest)
