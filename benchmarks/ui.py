@@ -1,13 +1,12 @@
 """MLflow's UI in a real browser behind a slow line: directly, and through the proxy, in turns.
 
-    python benchmarks/ui.py [--rounds N] [--json FILE]
+    python benchmarks/ui.py [--rounds N] [--json FILE] [--packs FOLDER]
 
 A network namespace is the browser's machine, at the end of a slow line (20 Mbit/s, 40 ms there and back:
 slow_line.py). Each visit is headless Chromium with a new profile, which opens a page and then comes back to
 it; the pages are the home page and an experiment's runs. A page is there when its own content is (PAGES).
 Bytes are those that came over the wire, heads of answers included, as Chromium counts them. The table goes to
-standard error, the result as JSON to standard output. Needs root, iproute2, Chromium, its
-driver and certutil.
+standard error, the result as JSON to standard output. Needs root, iproute2, Chromium, chromedriver, certutil.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import base64
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,6 +50,11 @@ TARGETS = {
     "experiment page, times faster": ("at least", 3.0),
     "second visit, files asked for": ("at most", 0),
 }
+FLAGS = (
+    *("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"),
+    *("disable-background-networking", "disable-component-update", "disable-dev-shm-usage"),
+    *("disable-extensions", "window-size=1400,1000"),
+)
 WATCH = """
 (() => {
   const wanted = %s;
@@ -66,12 +71,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the result there, too")
+    parser.add_argument("--packs", type=Path, help="a data directory's `ui`, to save the time of compressing")
     parser.add_argument("--visit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.visit:
         print(json.dumps(visit(**json.loads(options.visit))))
         return
-    result = measure(options.rounds)
+    result = measure(options.rounds, options.packs)
     print(table(result), file=sys.stderr)
     text = json.dumps(result)
     if options.json:
@@ -147,9 +153,7 @@ def browser(folder: Path, authority: str) -> Iterator[Any]:
 
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
-                 "disable-background-networking", "disable-component-update", "disable-dev-shm-usage",
-                 "disable-extensions", f"user-data-dir={folder / 'profile'}", "window-size=1400,1000"):  # fmt: skip
+    for flag in (*FLAGS, f"user-data-dir={folder / 'profile'}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     store = folder / ".pki" / "nssdb"
@@ -168,11 +172,11 @@ def browser(folder: Path, authority: str) -> Iterator[Any]:
 # What is visited.
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, packs: Path | None) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="ui-", ignore_cleanup_errors=True) as folder,
         at_the_end(RATE, DELAY) as machine,
-        proxied(Path(folder) / "service", machine) as service,
+        proxied(Path(folder) / "service", machine, packs) as service,
     ):
         experiment = with_runs(service)
         prepared(service)
@@ -285,7 +289,9 @@ def table(result: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def proxied(folder: Path, machine: Elsewhere) -> Iterator[Service]:
+def proxied(folder: Path, machine: Elsewhere, packs: Path | None) -> Iterator[Service]:
+    if packs is not None:
+        shutil.copytree(packs, folder / "mlflow-data" / "ui")
     port = services.free_port()
     with services.running(
         folder,
@@ -305,7 +311,7 @@ def with_runs(service: Service) -> str:
         answer.raise_for_status()
         return answer.json()
 
-    experiment = post("experiments/create", name="ui")["experiment_id"]
+    experiment = post("experiments/create", name=f"ui {time.time():.0f}")["experiment_id"]
     for number in range(50):
         run = post("runs/create", experiment_id=experiment, run_name=f"{RUN} {number}", start_time=1)
         post(
@@ -341,25 +347,11 @@ def hurry(parent: int) -> None:
 def direct(service: Service, machine: Elsewhere) -> Iterator[str]:
     """MLflow itself over the same data, without anything before it; where it is."""
     port = services.free_port()
+    url = f"http://{machine.ours}:{port}"
     command = [
-        *(
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            machine.ours,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ),
-        *(
-            "--backend-store-uri",
-            f"sqlite:///{service.data / 'mlflow.db'}",
-            "--allowed-hosts",
-            f"{machine.ours}:*",
-        ),
+        *(sys.executable, "-m", "mlflow", "server", "--host", machine.ours, "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{service.data / 'mlflow.db'}"),
+        *("--allowed-hosts", f"{machine.ours}:*", "--cors-allowed-origins", url),
     ]
     environment = services.clean_environment(**NO_JOBS)
     log = service.folder / "direct.log"
@@ -368,7 +360,6 @@ def direct(service: Service, machine: Elsewhere) -> Iterator[str]:
             command, cwd=service.folder, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        url = f"http://{machine.ours}:{port}"
         deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=5):
