@@ -218,7 +218,6 @@ class Used:
         """It is killed while a call has reached it, which is then sent to the next one."""
         pid = web_server(self.service)
         os.kill(pid, signal.SIGSTOP)
-        before = self.service.metric("mlflow_proxy_requests_in_flight")
         url = f"{self.service.url}{API}/experiments/get?experiment_id=0"
         statuses: list[int] = []
         call = threading.Thread(
@@ -227,11 +226,11 @@ class Used:
         call.start()
         try:
             deadline = time.monotonic() + 60
-            while self.service.metric("mlflow_proxy_requests_in_flight") <= before:
+            while not self.service.metric("mlflow_proxy_slots_in_use", kind="flask"):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
-            # From the proxy to the socket it is one step of the loop, and another scrape is later than that.
-            self.service.metric("mlflow_proxy_requests_in_flight")
+            # From its place to MLflow's socket is a step or two of the loop; another scrape comes later.
+            self.service.metric("mlflow_proxy_slots_in_use")
         finally:
             os.kill(pid, signal.SIGKILL)
         call.join()
@@ -272,7 +271,8 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
             assert there.url == f"{service.url}/version", there.text
             everything = Used(service, prometheus, made.json()["token"], person)
             everything.use()
-            everything.lose_mlflow()
+            while not service.metric("mlflow_proxy_resent_requests_total"):
+                everything.lose_mlflow()
             yield everything
 
 
