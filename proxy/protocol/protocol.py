@@ -1,4 +1,4 @@
-"""uvicorn's httptools protocol, where its parser hides or refuses what we must see."""
+"""One connection: uvicorn's httptools protocol, where its parser hides or refuses what we must see."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import asyncio
 import contextlib
 import fcntl
 import functools
-import re
 import sys
 import termios
-from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from proxy.headers import Asked, Headers, lines
 from proxy.held_back import HeldBack
+from proxy.protocol.cycles import Departure, end_if_not_continued, speak_1_0
+from proxy.protocol.known import Known, known_of
 
 # MLflow takes headers without a limit (1 MB was fine); nginx takes 32 KiB, Apache 100 lines of 8 KiB.
 HEADER_LIMIT = 64 * 1024
@@ -27,12 +27,6 @@ ENDING_SECONDS = 0.2
 
 # Of a request that may be carried past ASGI: the bytes of its body at most.
 LANE_BODY = 64 * 1024
-
-
-# A request line that can be read in one way only: no escape in its path, nothing but RFC 3986's characters.
-_LINE = re.compile(
-    rb"[A-Z]+ (/[A-Za-z0-9/:@!$&'()*+,;=~._-]*)(?:\?([A-Za-z0-9/?:@!$&'()*+,;=~._%-]*))? HTTP/1\.1(?=\r\n)"
-)
 
 
 class Application(Protocol):
@@ -52,27 +46,6 @@ class Crossing(Protocol):
         """Have it answered in a task after all, by `ProxyProtocol.carry_on`."""
 
     def client_left(self) -> None: ...
-
-
-# What in the scope of a plain request belongs to its connection and its headers.
-_SAME = frozenset(
-    {"type", "asgi", "http_version", "server", "client", "scheme", "root_path", "headers", "state", "method"}
-    | {"connection_lost", "unsent", "hidden"}
-)
-
-
-class Known(NamedTuple):
-    """A plain request that was parsed: from the second line on, the next one is mostly the same."""
-
-    begin: bytes
-    """Its method and a space."""
-    rest: bytes
-    """Its head from the end of its first line on."""
-    length: int
-    """Of its body."""
-    asked: Asked
-    scope: dict[str, Any]
-    """What its scope has in common with the next one's."""
 
 
 class ProxyProtocol(HttpToolsProtocol):
@@ -132,8 +105,13 @@ class ProxyProtocol(HttpToolsProtocol):
         self.lost.clear()
 
     def data_received(self, data: bytes) -> None:
-        if self._known is not None and self._between and not self._busy() and self._same_again(data):
-            return
+        if self._known is not None and self._between and not self._busy() and not self.flow.write_paused:
+            again = self._known.again(data)
+            if again is not None:
+                scope, body = again
+                if not self._application.cross(self, scope, self._known.asked, body):
+                    self.carry_on(self.app, scope, body)
+                return
         self._told = False
         self._begun = 0
         super().data_received(data)
@@ -154,39 +132,9 @@ class ProxyProtocol(HttpToolsProtocol):
             if self._head_timer is not None:
                 self._stop_head_timer()
             self._idle_since = self.loop.time()
-            if self._begun == 1 and self._between and self._plain:
-                self._remember(data)
-
-    def _same_again(self, data: bytes) -> bool:
-        """Take a request whose head is, but for its target, byte for byte that of one before: what the parser
-        said of that one holds for this one, and it need not be asked."""
-        known = self._known
-        assert known is not None
-        line = _LINE.match(data) if data.startswith(known.begin) else None
-        if line is None or not data.startswith(known.rest, line.end()) or self.flow.write_paused:
-            return False
-        body = data[line.end() + len(known.rest) :]
-        if len(body) != known.length or line.end() > HEADER_LIMIT:
-            return False
-        path, query = line.groups(b"")
-        scope = known.scope.copy()
-        scope["path"] = path.decode("ascii")
-        scope["raw_path"] = path
-        scope["query_string"] = query
-        if not self._application.cross(self, scope, known.asked, body):
-            self.carry_on(self.app, scope, body)
-        return True
-
-    def _remember(self, data: bytes) -> None:
-        """Note a plain request of which that is all, for `_same_again`."""
-        self._known = None
-        begin = self.scope["method"].encode("ascii") + b" "
-        line_ends, head_ends = data.find(b"\r\n"), data.find(b"\r\n\r\n") + 4
-        assert self._asked is not None
-        length = self._asked.length or 0
-        if data.startswith(begin) and line_ends > 0 and len(data) - head_ends == length:
-            kept = {name: value for name, value in self.scope.items() if name in _SAME}
-            self._known = Known(begin, data[line_ends:head_ends], length, self._asked, kept)
+            if self._plain and self._between and self._begun == 1:
+                assert self._asked is not None
+                self._known = known_of(data, cast(dict[str, Any], self.scope), self._asked)
 
     def _read_ahead(self) -> int | None:
         """Bytes of a body that wait for the application while nothing is read; None where that is over."""
@@ -282,9 +230,9 @@ class ProxyProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.scope["cut"] = functools.partial(self._cut, self.cycle)  # type: ignore[typeddict-unknown-key]
         if self.scope["http_version"] == "1.0":
-            _speak_1_0(self.cycle)
+            speak_1_0(self.cycle)
         elif self.cycle.waiting_for_100_continue:
-            _end_if_not_continued(self.cycle)
+            end_if_not_continued(self.cycle)
         if self.parser.should_upgrade():
             # Nothing here is upgraded; what follows on such a connection would not be parsed as requests.
             self.cycle.keep_alive = False
@@ -405,37 +353,3 @@ class ProxyProtocol(HttpToolsProtocol):
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, in_kernel)
         return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
-
-
-class Departure(set[Callable[[], None]]):
-    """Functions called when the client's connection ends; `over` says that it has."""
-
-    over = False
-
-
-def _end_if_not_continued(cycle: RequestResponseCycle) -> None:
-    """Close after an answer that came in place of 100 Continue: whether the body still follows, or the next
-    request, is the client's choice (RFC 9110, section 10.1.1), and taking one for the other is smuggling."""
-    go_on = cycle.send
-
-    async def send(message: Any) -> None:
-        if cycle.waiting_for_100_continue:
-            cycle.keep_alive = False
-        await go_on(message)
-
-    cycle.send = send  # type: ignore[method-assign]
-
-
-def _speak_1_0(cycle: RequestResponseCycle) -> None:
-    """Make a cycle speak HTTP/1.0: no chunks, a body without Content-Length ends with the connection
-    (RFC 9112, section 6.1); no 100 Continue. uvicorn knows no difference."""
-    cycle.chunked_encoding = False
-    cycle.waiting_for_100_continue = False
-    in_1_1 = cycle.send
-
-    async def send(message: Any) -> None:
-        if message["type"] == "http.response.body":
-            cycle.expected_content_length = len(message.get("body", b""))
-        await in_1_1(message)
-
-    cycle.send = send  # type: ignore[method-assign]
