@@ -212,6 +212,15 @@ def test_an_answer_that_breaks_off_before_the_client_saw_it_is_asked_for_again(r
     assert len(rig.events("head", target=target)) == 3
 
 
+def test_where_the_answer_to_a_create_breaks_off_it_may_have_been_done(rig: Rig) -> None:
+    half = response(200, "content-length: 100") + b"x" * 50
+    for raw in (half, half[:-50]):
+        target = one(CREATE_RUN, raw, then="close")
+        answer = rig.ask("POST", target, body=b"{}")
+        assert (answer.status, len(rig.events("head", target=target))) == (409, 1)
+        assert "may have acted" in answer.json()["message"]
+
+
 def test_a_client_that_has_left_is_not_sent_again(rig: Rig) -> None:
     target = one(LOG, wait="0.5", lost=1)
     client = rig.client()

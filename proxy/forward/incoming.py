@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 KEPT_BACK = 1024 * 1024
-"""Bytes of an answer that wait for its end where it could be asked for again, and of one that is rewritten
-at most; server-info is some 300 bytes."""
+"""Bytes of an answer that wait for its end, so that another can be given where it breaks off, and of one that
+is rewritten at most; server-info is some 300 bytes."""
 
 
 class Unavailable(Exception):
@@ -113,9 +113,7 @@ class Incoming:
             await self._rewritten(connection, answer_headers)
             return
         pieces: list[bytes] = []
-        if status in (500, 503) or (
-            operation.again and operation.answer == "plain" and not connection.complete
-        ):
+        if status in (500, 503) or (operation.answer == "plain" and not connection.complete):
             pieces = await self._kept_back(connection)
             if status >= 500 and connection.complete and (failure := failure_of(status, b"".join(pieces))):
                 self._ends(connection)
