@@ -1,4 +1,4 @@
-"""Whatever MLflow may say arrives as it was said: a fake one is asked at its own socket and through the proxy.
+"""Whatever MLflow may say arrives as it was said: a fake one is asked at its socket and through the proxy.
 
 What differs on purpose is here, with the reason.
 """
