@@ -87,7 +87,9 @@ def test_an_empty_file_is_empty(site: UiSite) -> None:
 def test_a_name_with_a_hash_is_never_asked_for_again(site: UiSite) -> None:
     for path in (MAIN, PNG):
         assert site.get(path).headers["cache-control"] == "public, max-age=31536000, immutable"
-    for path in ("/", PLAIN, "/static-files/index.html", "/static-files/manifest.json"):
+    for path in (PLAIN, "/static-files/manifest.json"):
+        assert site.get(path).headers["cache-control"] == "public, max-age=86400"
+    for path in ("/", "/static-files/index.html", "/static-files/lib/notebook-trace-renderer/index.html"):
         assert site.get(path).headers["cache-control"] == "no-cache"
 
 

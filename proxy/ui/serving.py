@@ -30,6 +30,8 @@ _PLACES = ("/static-files/", "/build/")
 # A notebook shows this one in a frame (mlflow/server/fastapi_security.py).
 _FRAMED = "/static-files/lib/notebook-trace-renderer"
 _LASTING = (b"cache-control", b"public, max-age=31536000, immutable")
+# MLflow gives these 28 days, and pages, which name all the others, none.
+_FOR_A_DAY = (b"cache-control", b"public, max-age=86400")
 _ASK_AGAIN = (b"cache-control", b"no-cache")
 _VARY = (b"vary", b"Accept-Encoding")
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
@@ -158,7 +160,7 @@ class Ui:
         """What is to be sent; None where the file is not any more what it was."""
         headers: Headers = [
             (b"etag", etag),
-            _LASTING if file.lasting else _ASK_AGAIN,
+            _kept_for(file),
             *([_VARY] if varies else []),
             _NOSNIFF,
         ]
@@ -229,6 +231,13 @@ class Ui:
             exchange.error = "crashed"  # the file has become shorter
         if exchange.error is not None:
             scope["cut"]()
+
+
+def _kept_for(file: File) -> tuple[bytes, bytes]:
+    """How long a browser keeps it without asking."""
+    if file.lasting:
+        return _LASTING
+    return _ASK_AGAIN if file.content_type.startswith(b"text/html") else _FOR_A_DAY
 
 
 def _known(asked: conditions.Asked, etag: bytes) -> bool:
