@@ -203,4 +203,4 @@ def section(results: dict[str, Any], verdicts: Sequence[Verdict]) -> str:
 
 
 def _at(rows: dict[str, Any]) -> dict[str, Any]:
-    return {f"{name}, 8": row for name, row in rows.items()}
+    return {f"{name}, 4": row for name, row in rows.items()}
