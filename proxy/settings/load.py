@@ -212,8 +212,14 @@ def _settings(
         arguments: dict[str, Any] = {"_build_sources": ((*sources, defaults), {})}
         return Settings(**arguments)
     except ValidationError as error:
-        for detail in error.errors(include_url=False, include_input=False):
-            name = str(detail["loc"][0]) if detail["loc"] else "settings"
+        order = list(SETTINGS)  # as in the docs
+        found = {
+            str(detail["loc"][0]) if detail["loc"] else "settings": detail
+            for detail in error.errors(include_url=False, include_input=False)
+        }
+        for name, detail in sorted(
+            found.items(), key=lambda one: order.index(one[0]) if one[0] in SETTINGS else -1
+        ):
             reason = detail.get("ctx", {}).get("error", detail["msg"])
             problems.add(name, origin.get(name, "default"), str(reason))
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from proxy.identity import Role
-from proxy.settings.fields import Settings
+from proxy.settings.fields import GROUPS, Settings
 from proxy.settings.names import FILE_PASSTHROUGH, OUR_PREFIXES
 from proxy.settings.values import size_text
 
@@ -68,7 +68,7 @@ def as_text(value: Any, kind: str = "") -> str:
         case tuple() if kind == "arguments":
             return shlex.join(value)
         case tuple():
-            return ",".join(map(str, value))
+            return ",".join(as_text(each, "") for each in value)
         case Path() if not value.is_absolute():
             return f"./{value}"
         case _:
@@ -76,7 +76,10 @@ def as_text(value: Any, kind: str = "") -> str:
 
 
 def _settings() -> Iterable[Variable]:
-    for attribute, field in Settings.model_fields.items():
+    def place(named: tuple[str, Any]) -> int:
+        return GROUPS.index(named[1].json_schema_extra["group"])
+
+    for attribute, field in sorted(Settings.model_fields.items(), key=place):
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
         type_name = str(field.annotation)
