@@ -47,12 +47,13 @@ class Judge:
                 continue
             lines = [line for use in uses for line in use.lines]
             first = uses[0].source
-            agent = max(use.agent for use in uses)
+            moved = any(use.moved for use in uses)
+            agent = 0.0 if moved else max(use.agent for use in uses)
             text = f"{shown(first.client)} is in a network ({narrow}) that was new for this user"
             if agent:
                 other = next(use for use in uses if use.agent == agent)
                 text += f", with a program that was new as well: {shown(other.source.agent, 90)}"
-            elif any(use.moved for use in uses):
+            elif moved:
                 text += ", in the browser that they had before"
             self.say(
                 who,
@@ -64,6 +65,9 @@ class Judge:
                 lines,
                 first.client,
             )
+            if moved:  # whoever sits there with all that they have has moved
+                for use in uses:
+                    use.agent = use.agent if use.agent >= 3 else use.agent / 2
             at_once = [use for use in uses if use.source.credential and use.switches >= self._limits.switches]
             if at_once:
                 use = at_once[0]
@@ -78,7 +82,7 @@ class Judge:
                     f"and from {others or 'elsewhere'} by turns, {use.switches} times within minutes"
                 )
                 lines = [*use.lines, *(line for each in beside[:3] for line in each.lines)]
-                points = 0.5 if any(each.moved for each in uses) else 3.0
+                points = 0.5 if moved else 3.0
                 self.say(
                     who, "two-networks", points, stretch.begin, stretch.end, text, lines, use.source.client
                 )
@@ -90,13 +94,13 @@ class Judge:
             if use.agent and name not in told:
                 told.add(name)
                 text = f"{shown(use.source.agent)} was new for this user"
-                if use.agent >= 2:
-                    text += ", and hardly anybody else uses it"
-                elif use.agent == 1 and name in who.user.programs:
-                    text += " in this version or place"
-                lines = use.lines
+                house = self._learned.house
+                others = house.others(house.programs, name, who.user.name) >= self._limits.shared
+                text += ", as others use it" if others else ", and hardly anybody uses it"
+                # What others use, at a place that is known, is next to nothing.
+                points = use.agent / 2 if use.agent <= 1 and not use.network else use.agent
                 address = use.source.client if use.network else None
-                self.say(who, "new-agent", use.agent, stretch.begin, stretch.end, text, lines, address)
+                self.say(who, "new-agent", points, stretch.begin, stretch.end, text, use.lines, address)
 
     def _judge_counts(self, who: Active, stretch: Stretch) -> None:
         limits, usual, counts = self._limits, who.user.most, stretch.counts
@@ -140,7 +144,7 @@ class Judge:
         block, user, limits = who.blocks[mode], who.user, self._limits
         if block is None or not user.person or block.count < limits.hours_requests:
             return
-        usual = user.usual_hours(mode)
+        usual = user.usual_hours(mode, beside=True)
         if user.mode_days[mode] < limits.user_days + 2 or len(usual) < 3:
             return
         hour = block.begin % DAY / 3600

@@ -149,7 +149,7 @@ class People:
         day = int(stretch.begin // DAY)
         if user.days > 1 and day != user.last_new_day:
             user.new_days, user.last_new_day = user.new_days + 1, day
-        if user.days <= self._limits.user_days:
+        if user.days < self._limits.user_days:
             return 0.0
         points = 1.0 if roams else 2.0 if user.person else 3.0
         stretch.novel[source.narrow] = points
@@ -160,7 +160,7 @@ class People:
         return name in user.programs and list(version) >= user.programs[name]
 
     def _agent(self, user: User, agent: str) -> float:
-        if agent in user.agents or user.days <= self._limits.user_days or self._upgraded(user, agent):
+        if agent in user.agents or user.days < self._limits.user_days or self._upgraded(user, agent):
             return 0.0
         name, _ = program(agent)
         if name in user.programs:

@@ -17,6 +17,9 @@ _HEARD_BY = 4
 """Users kept of a network or program: more are not asked for."""
 _FADES = 0.98
 """What the most of a user's shrinks to with each stretch of work."""
+_MANY = 8
+_BESIDE = 2
+"""Hours beside those of work in a browser in which work with programs counts as the same."""
 _LATEST = 200
 """Hours of an operation that are remembered."""
 
@@ -63,7 +66,9 @@ class User:
         return not self.name.startswith("service:") and self.name != "mlflow-jobs"
 
     def roams(self, share: float) -> bool:
-        """Whether another network says little, so often there is one."""
+        """Whether another network says little, so often there is one; or so many there are, of a program."""
+        if not self.person and len(self.wide) >= _MANY:
+            return True
         return self.new_days >= 2 and self.new_days >= share * self.days
 
     def came_from(self, narrow: str, wide: str, agent: str, t: float) -> None:
@@ -85,9 +90,16 @@ class User:
             self.hour_days[mode][hour] = day
             self.hours[mode][hour] += 1
 
-    def usual_hours(self, mode: int) -> list[int]:
+    def usual_hours(self, mode: int, *, beside: bool = False) -> list[int]:
+        """Those at which they worked on two days at least; with `beside`, and the hours beside those at which
+        they worked in the other way."""
         least = max(2, self.mode_days[mode] // 20)
-        return [hour for hour, days in enumerate(self.hours[mode]) if days >= least]
+        found = [hour for hour, days in enumerate(self.hours[mode]) if days >= least]
+        if beside:
+            near = {(hour + step) % 24 for hour in found for step in range(-_BESIDE, _BESIDE + 1)}
+            others = near.intersection(self.usual_hours(1 - mode))
+            return sorted(others.union(found))
+        return found
 
     def did(self, name: str, value: float) -> None:
         self.most[name] = max(value, self.most.get(name, 0.0) * _FADES)

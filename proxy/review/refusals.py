@@ -115,17 +115,16 @@ class Refusals:
             return
         user = use.source.who.user
         strange = use.network or use.agent
-        if user.days <= self._limits.user_days and not self._learned.house.others(
+        if user.days < self._limits.user_days and not self._learned.house.others(
             self._learned.house.wide, use.source.wide, user.name
         ):
-            strange = 3.0 if found.locked else 1.0
-        points = 3.0 if strange >= 1 else 1.0
+            strange = 1.0 if found.locked else 0.0
+        if not strange:
+            return  # at an address that many share, somebody else's
         why = f"{shown(user.name)} was let in from {shown(found.address)} after {failed} refused credentials"
         address = found.address if use.network else None
         begin = next(when for when in found.lately if t - when <= SUCCESS)
-        self._say(
-            "success-after-failures", points, begin, t, why, [*found.lines[-4:], line], address, user.name
-        )
+        self._say("success-after-failures", 3.0, begin, t, why, [*found.lines[-4:], line], address, user.name)
         found.lately.clear()
 
     def end(self) -> None:

@@ -18,7 +18,7 @@ class Thresholds:
 
     points: float = _threshold(3, "Points that make a finding; what stays below is a note.")
     learn_days: float = _threshold(7, "Days at the log's beginning from which is learned what is usual.")
-    user_days: float = _threshold(5, "Days somebody has to be seen on before what is new for them counts.")
+    user_days: float = _threshold(3, "Days somebody has to be seen on before what is new for them counts.")
     roaming: float = _threshold(
         0.2, "Share of somebody's days with a new network from which on another one says little."
     )
@@ -39,12 +39,12 @@ class Thresholds:
     )
     experiments: float = _threshold(70, "Different experiments that a user reads, the same.")
     times: float = _threshold(4, "How many times that user's most so far these four have to be.")
-    early: float = _threshold(3, "Hours before any hour at which somebody usually works.")
-    late: float = _threshold(5, "Hours after it.")
+    early: float = _threshold(2.5, "Hours before any hour at which somebody usually works.")
+    late: float = _threshold(5.5, "Hours after it.")
     hours_requests: float = _threshold(10, "Requests at such an hour.")
     silent_days: float = _threshold(20, "Days without use after which a token's use is told.")
     switches: float = _threshold(4, "Times that a token changes between two networks within 10 minutes each.")
-    errors: float = _threshold(20, "Failed requests of an operation in an hour.")
+    errors: float = _threshold(10, "Failed requests of an operation in an hour.")
     error_share: float = _threshold(0.05, "Share of an operation's requests that fail in an hour.")
     slower: float = _threshold(3, "How many times slower an operation's slowest tenth begins than usually.")
     slower_ms: float = _threshold(100, "Milliseconds that it has to be slower by.")
