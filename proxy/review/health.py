@@ -16,7 +16,7 @@ FINE = 4
 BUCKETS = 32 * FINE
 LONGEST_MS = 1e9
 _ENOUGH_HOURS = 24
-_THEIRS = frozenset({"client_gone", "client_stalled", "revoked"})
+THEIRS = frozenset({"client_gone", "client_stalled", "revoked"})
 # What takes as long as its body does says nothing of how the server is.
 _STREAMED = {each.name for each in OPERATIONS if each.body == "stream" or each.answer == "sse"}
 

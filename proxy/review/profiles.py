@@ -82,11 +82,11 @@ class User:
     def at_work(self, t: float, mode: int) -> None:
         """Somebody does something in that hour: 0 in a browser, 1 with a program."""
         day, hour = int(t // DAY), int(t % DAY // 3600)
-        if day != self.last_day:
+        if day > self.last_day:
             self.days, self.last_day = self.days + 1, day
-        if day != self.mode_last[mode]:
+        if day > self.mode_last[mode]:
             self.mode_days[mode], self.mode_last[mode] = self.mode_days[mode] + 1, day
-        if self.hour_days[mode][hour] != day:
+        if day > self.hour_days[mode][hour]:
             self.hour_days[mode][hour] = day
             self.hours[mode][hour] += 1
 

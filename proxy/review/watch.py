@@ -13,7 +13,7 @@ import orjson
 
 from proxy.operations import OPERATIONS, Access
 from proxy.review.findings import Evidence
-from proxy.review.health import FINE, LONGEST_MS, Health
+from proxy.review.health import FINE, LONGEST_MS, THEIRS, Health
 from proxy.review.noticed import Noticed, keep
 from proxy.review.people import People
 from proxy.review.reading import Stream
@@ -85,47 +85,52 @@ class Watch:
                 try:
                     said = loads(raw)
                     text = said["time"]
+                    minute = minutes.get(text[:16])
+                    if minute is None:
+                        minute = self._minute(text)
                     if limit is not None and text > limit:
                         pending.append(raw)
                         stream.number, seen.last = number - 1, latest
                         return str(text)
-                    minute = minutes.get(text[:16])
-                    if minute is None:
-                        minute = self._minute(text)
                     second = float(text[17:23])
                     if not 0 <= second < 61:
                         raise ValueError(text)
                     t = minute + second
                     if "event" in said:
-                        self._event(said, t, Evidence(file, number, raw))
-                        continue
-                    name, status, user = said["operation"], said["status"], said["user"]
-                    now = operations.get(name) or operations["unknown"]
-                    client, agent, refusal = said["client"], said["user_agent"], said["refusal"]
-                    ms, sent, failure = said["duration_ms"] + 0.0, said["bytes_out"] + 0, said["error"]
-                    ttfb = said["ttfb_ms"]
-                    if ttfb is not None:
-                        ms = ttfb + 0.0
-                    if not (100 <= status <= 999 and 0 <= ms < LONGEST_MS):
-                        raise ValueError(status)
-                    not_let_in = refusal in CREDENTIAL
-                    if after is not None and t <= after:
-                        seen.already += 1
-                        continue
-                    if user is not None:
-                        key = (user, client, agent, said["credential"])
-                        source = sources.get(key)
-                        if source is None:
-                            source = self._source(key, t)
-                    elif type(client) is not str or type(agent) is not str:
-                        raise TypeError(client)
+                        _check_event(said)
+                        status = None
                     else:
-                        source = nobody
-                    experiment = said["experiment_id"]
+                        name, status, user = said["operation"], said["status"], said["user"]
+                        now = operations.get(name) or operations["unknown"]
+                        client, agent, refusal = said["client"], said["user_agent"], said["refusal"]
+                        ms, sent, failure = said["duration_ms"] + 0.0, said["bytes_out"] + 0, said["error"]
+                        ttfb = said["ttfb_ms"]
+                        if ttfb is not None:
+                            ms = ttfb + 0.0
+                        if not (100 <= status <= 999 and 0 <= ms < LONGEST_MS):
+                            raise ValueError(status)
+                        not_let_in = refusal in CREDENTIAL
+                        failed = status >= 500 or (failure is not None and failure not in THEIRS)
+                        experiment = said["experiment_id"]
+                        if user is None:
+                            source = nobody
+                            if type(client) is not str or type(agent) is not str:
+                                raise TypeError(client)
+                        else:
+                            key = (user, client, agent, said["credential"])
+                            source = sources.get(key)
+                            if source is None and (after is None or t > after):
+                                source = self._source(key, t)
                 except (KeyError, TypeError, ValueError, OverflowError):
                     if raw.strip():
                         seen.foreign += 1
                         keep(seen.foreign_lines, Evidence(file, number, raw))
+                    continue
+                if after is not None and t <= after:
+                    seen.already += 1
+                    continue
+                if status is None:
+                    self._event(said, t, Evidence(file, number, raw))
                     continue
                 seen.access += 1
                 hour = int(minute) // 3600
@@ -158,7 +163,7 @@ class Watch:
                     if ms > now.slowest_ms:
                         now.slowest_ms = ms
                         now.slowest = [*now.slowest[-3:], Evidence(file, number, raw)]
-                if status >= 500 or (failure is not None and status != 499):
+                if failed:
                     counts[2] += 1
                     now.failed += 1
                     keep(now.lines, Evidence(file, number, raw))
@@ -215,19 +220,22 @@ class Watch:
         return source
 
     def _event(self, said: dict[str, Any], t: float, line: Evidence) -> None:
-        """A line of the audit log. Raises KeyError, TypeError or ValueError where it is none."""
-        event, client, details, target = said["event"], said["client"], said["details"], said["target"]
-        if said["sequence"] < 1 or type(details) is not dict or type(target) is not dict:
-            raise ValueError(event)
-        if self._after is not None and t <= self._after:
-            self.seen.already += 1
-            return
+        """A line of the audit log."""
+        client, details, target = said["client"], said["details"], said["target"]
         self.seen.audit += 1
         if type(client) is not str:
             return
-        if event == "sign_in" and type(said["user"]) is str:
+        if said["event"] == "sign_in" and type(said["user"]) is str:
             self.refusals.signed_in(client, said["user"], t, line)
-        elif event == "sign_in_refused" and type(target.get("user")) is str and said["outcome"] == "refused":
-            repeats = details.get("repeats", 1)
+        elif said["event"] == "sign_in_refused" and said["outcome"] == "refused":
+            name, repeats = target.get("user"), details.get("repeats", 1)
             times = min(repeats, 10_000) if type(repeats) is int and repeats > 0 else 1
-            self.refusals.name_refused(client, target["user"], t, line, times)
+            if type(name) is str:
+                self.refusals.name_refused(client, name, t, line, times)
+
+
+def _check_event(said: dict[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError where it is no line of an audit log."""
+    if said["sequence"] < 1 or type(said["details"]) is not dict or type(said["target"]) is not dict:
+        raise ValueError(said["event"])
+    _ = said["client"], said["user"], said["outcome"]
