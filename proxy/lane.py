@@ -78,6 +78,7 @@ class Lane:
         self._gate = the_gate
         self.forwarder = forwarder
         self._way = lru_cache(_ROUTES)(self._way_of)
+        self.now = asyncio.get_running_loop().time
         self._to_mlflow = lines([(b"host", forwarder.rules.authority)])
 
     def cross(self, client: Client, scope: Scope, asked: Asked, body: bytes, house: House) -> bool:
@@ -233,7 +234,7 @@ class Crossing(Passage):
             ours.hold.take(len(self._body))
         ours.watchdog.passages.add(self)
         self.left_with_mlflow = not exchange.operation.native
-        self.deadline = asyncio.get_running_loop().time() + ours.rules.answer
+        self.deadline = self._lane.now() + ours.rules.answer
         exchange.mlflow_started = time.perf_counter()
         self._connection.told = self._told
         self._connection.send_head(head + self._data, head_only=False)

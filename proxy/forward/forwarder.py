@@ -70,7 +70,7 @@ class Forwarder:
         task = asyncio.current_task()
         assert task is not None
         lost = scope["connection_lost"]
-        sent: Sent | None = scope.get("sent")
+        sent: Sent | None = scope.pop("sent", None)
         if sent is None:
             passage = Passage(
                 task,

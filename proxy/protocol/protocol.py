@@ -25,6 +25,9 @@ HEAD_SECONDS = 30.0
 ENDING_SECONDS = 0.2
 
 
+# Bytes that wait for a client at most, beside what the kernel holds. uvloop's own limit for TLS is 512 KiB,
+# and what waits when a client leaves is in a reference cycle then, which is there for long.
+WRITE_AHEAD = 64 * 1024
 # Of a request that may be carried past ASGI: the bytes of its body at most.
 LANE_BODY = 64 * 1024
 
@@ -88,6 +91,7 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_AHEAD)
         self._idle_since = self.loop.time()
         self._look_whether_idle()
 
