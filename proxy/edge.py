@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from proxy import addresses
-from proxy.exchange import Exchange, Refused
+from proxy.exchange import Exchange, Refused, Trace
 from proxy.forward import ClientGone, CutShort
 from proxy.headers import Asked, Headers
 from proxy.operations import UNPARSED
@@ -50,6 +50,13 @@ class Log(Protocol):
     def write(self, exchange: Exchange, query: bytes) -> None: ...
 
 
+class Tracing(Protocol):
+    """Tracing, where it is on: it begins each request's trace, and is told of it when it is over."""
+
+    def begin(self, headers: Headers) -> Trace: ...
+    def observe(self, exchange: Exchange) -> None: ...
+
+
 class Edge:
     """An ASGI application around `app`; `internal` marks the listener that only MLflow's jobs use."""
 
@@ -62,6 +69,7 @@ class Edge:
         trusted_proxies: Sequence[addresses.Network],
         *,
         internal: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -69,6 +77,7 @@ class Edge:
         self._audit = audit
         self._trusted = tuple(trusted_proxies)
         self._internal = internal
+        self._tracing = tracing
         # Unique between processes by its first half, within one by its second: a tenth of uuid4's cost.
         self._id_prefix = secrets.token_hex(6)
         self._ids = itertools.count(1)
@@ -135,6 +144,8 @@ class Edge:
             exchange.client = addresses.client_address(exchange.client, asked.forwarded_for, self._trusted)
         if not exchange.request_id:
             exchange.request_id = f"{self._id_prefix}{next(self._ids):08x}"
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(asked.headers)
         return exchange
 
     def enters(self) -> None:
@@ -153,6 +164,8 @@ class Edge:
     def over(self, exchange: Exchange, query: bytes) -> None:
         """The end of an exchange, however it ended: its log line and its numbers."""
         exchange.ended = time.perf_counter()
+        if self._tracing is not None:
+            self._tracing.observe(exchange)
         self._metrics.end()
         self._metrics.observe(exchange)
         self._log.write(exchange, query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -56,6 +57,53 @@ RESENDS = frozenset(
 )
 
 
+class Trace:
+    """What is noted of one request for its trace, where requests are traced (proxy.tracing).
+
+    Ids are hexadecimal digits, as W3C Trace Context writes them.
+    """
+
+    __slots__ = ("id", "mlflow", "parent", "sampled", "span", "state", "stretches")
+
+    LEAST = 0.001
+    """Seconds: a wait or a body that took less is no stretch."""
+
+    def __init__(
+        self, trace_id: str, span: str, mlflow: str, *, parent: str | None, sampled: bool, state: str
+    ) -> None:
+        self.id = trace_id
+        self.span = span
+        """The request's own span."""
+        self.mlflow = mlflow
+        """The span of MLflow's time: what MLflow gets as its parent."""
+        self.parent = parent
+        """The client's span; None where it named none."""
+        self.sampled = sampled
+        """Whether it is recorded."""
+        self.state = state
+        """The client's ``tracestate``; empty without one."""
+        self.stretches: list[tuple[str, float, float]] = []
+        """What took time: its name, when it began and when it ended."""
+
+    def stretch(self, name: str, began: float, least: float = LEAST) -> None:
+        """Note what began then and ends now, unless it took less than `least` seconds."""
+        now = time.perf_counter()
+        if now - began >= least:
+            self.stretches.append((name, began, now))
+
+    def waited(self, why: str, began: float) -> None:
+        """Note that it waited from then on until now: for a place in MLflow, for MLflow itself ("mlflow"), or
+        to be sent again ("again")."""
+        self.stretch(f"waiting {why}", began)
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What MLflow is told (www.w3.org/TR/trace-context/)."""
+        told = [(b"traceparent", b"00-%b-%b-0%d" % (self.id.encode(), self.mlflow.encode(), self.sampled))]
+        if self.state:
+            told.append((b"tracestate", self.state.encode("ascii")))
+        return told
+
+
 class Exchange:
     """One request and its answer. Times are ``time.perf_counter()`` seconds unless said."""
 
@@ -84,6 +132,7 @@ class Exchange:
         "started",
         "status",
         "target",
+        "trace",
         "user_agent",
     )
 
@@ -126,6 +175,8 @@ class Exchange:
         """What failed, from ERRORS."""
         self.resent: list[str] | None = None
         """Why it was sent to MLflow again, each time, from RESENDS; None where it was sent once."""
+        self.trace: Trace | None = None
+        """None where requests are not traced."""
         self.abandoned = False
         """True where the client left and MLflow was still at work for it."""
 

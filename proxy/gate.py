@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from proxy import access, cross_origin, paths
 from proxy.auth import Refusal
-from proxy.exchange import Exchange, Refused
+from proxy.exchange import Exchange, Refused, Trace
 from proxy.headers import Asked
 from proxy.hosts import Hosts
 from proxy.identity import Identity, Role
@@ -19,6 +20,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Found = TypeVar("Found")
+AUTHENTICATION = "authentication"
+"""What the time that it takes is called in a trace."""
 
 
 class Authentication(Protocol):
@@ -123,12 +127,16 @@ class Gate:
                 scope["challenge"] = False
                 authorization = self._that_counts(authorization)
             if self._sign_in is not None and authorization is None and not exchange.internal:
-                instead = await self._by_session(self._sign_in, scope, exchange, operation, asked.cookie)
+                session = self._by_session(self._sign_in, scope, exchange, operation, asked.cookie)
+                instead = await (session if exchange.trace is None else _timed(session, exchange.trace))
                 if instead is not None:
                     await instead(scope, receive, send)
                     return
             else:
-                exchange.identity = await self._by_credential(exchange, authorization)
+                credential: Awaitable[Identity] = self._by_credential(exchange, authorization)
+                if exchange.trace is not None:
+                    credential = _timed(credential, exchange.trace)
+                exchange.identity = await credential
                 self._authorize(exchange, operation)
         app = page.app if page is not None else self._answers.get(operation.name, self._forward)
         await app(scope, receive, send)
@@ -145,9 +153,13 @@ class Gate:
         authorization = asked.authorization
         if self._sign_in is not None and not self._sign_in.passwords:
             authorization = self._that_counts(authorization)
+        trace = exchange.trace
+        began = 0.0 if trace is None else time.perf_counter()
         identity = self._authentication.recall(authorization, exchange)
         if identity is None:
             return None
+        if trace is not None:
+            trace.stretch(AUTHENTICATION, began, 0)
         exchange.identity = identity
         self._authorize(exchange, operation)
         return self._forward
@@ -267,6 +279,14 @@ class Gate:
         scope["raw_path"] = path.encoded
         exchange.operation = operation_of(exchange.method, path.decoded)
         return exchange.operation
+
+
+async def _timed(authentication: Awaitable[Found], trace: Trace) -> Found:
+    began = time.perf_counter()
+    try:
+        return await authentication
+    finally:
+        trace.stretch(AUTHENTICATION, began, 0)
 
 
 def _ui_file(exchange: Exchange) -> bool:

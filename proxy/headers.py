@@ -62,6 +62,9 @@ _OURS_BY_PREFIX = (
     *(b"x-ms-client-principal", b"x-ms-token-", b"x-pomerium-", b"x-vouch-", b"tailscale-user-"),
 )
 
+# Where requests are traced, MLflow is told of our span, whatever the client said of its own.
+_OURS_TRACED = _OURS | {b"traceparent", b"tracestate"}
+
 OUR_COOKIES = (b"__Host-mlflow_proxy_", b"mlflow_proxy_")
 """How the names of our own cookies begin; MLflow never sees one."""
 
@@ -163,14 +166,15 @@ def for_mlflow(
     """
     return [
         (b"host", authority),
-        *passed_on(headers, gateway=gateway, provider_key=provider_key),
+        *passed_on(headers, gateway=gateway, provider_key=provider_key, traced=exchange.trace is not None),
         *said_by_us(exchange, identity, gateway=gateway, body_length=body_length, chunked=chunked),
     ]
 
 
-def passed_on(headers: Headers, *, gateway: bool, provider_key: bool) -> Headers:
-    """Of `for_mlflow`, the part that is the client's."""
-    dropped = _dropped(_OURS, headers)
+def passed_on(headers: Headers, *, gateway: bool, provider_key: bool, traced: bool) -> Headers:
+    """Of `for_mlflow`, the part that is the client's. A `traced` request gets its trace's headers from us;
+    not one for the gateway, whose spans MLflow puts below the client's own."""
+    dropped = _dropped(_OURS_TRACED if traced and not gateway else _OURS, headers)
     result: Headers = []
     for name, value in headers:
         if name in dropped:
@@ -201,6 +205,8 @@ def said_by_us(
         result.append((b"x-request-id", exchange.request_id.encode("latin-1", "replace")))
         if identity is not None:
             result.append((b"x-forwarded-user", _quoted(identity.user)))
+        if exchange.trace is not None:
+            result += exchange.trace.headers()
     if chunked:
         result.append((b"transfer-encoding", b"chunked"))
     elif body_length is not None:

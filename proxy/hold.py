@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -203,12 +204,13 @@ class Hold:
 class Place:
     """A place in MLflow while its ``async with`` lasts (Hold.place)."""
 
-    __slots__ = ("_browser", "_hold", "_one", "_operation", "_slots", "_taken", "_user")
+    __slots__ = ("_browser", "_hold", "_one", "_operation", "_slots", "_taken", "_trace", "_user")
 
     def __init__(self, hold: Hold, slots: Slots | None, exchange: Exchange | None, *, taken: bool) -> None:
         self._hold = hold
         self._slots = None if taken else slots
         self._operation = None if exchange is None else exchange.operation
+        self._trace = None if exchange is None else exchange.trace
         identity = None if exchange is None else exchange.identity
         self._user = "" if identity is None else identity.user
         # Within one user alone: nobody gains by a false name for a program.
@@ -218,6 +220,7 @@ class Place:
 
     async def __aenter__(self) -> None:
         slots = self._slots
+        began = 0.0 if self._trace is None else time.perf_counter()
         try:
             while slots is not None:
                 if not slots.enter(self._user):
@@ -233,6 +236,9 @@ class Place:
         except BaseException:
             self._leave()
             raise
+        finally:
+            if self._trace is not None:
+                self._trace.waited("place", began)
 
     async def __aexit__(self, *_: object) -> None:
         if self._one is not None:

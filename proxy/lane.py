@@ -148,7 +148,9 @@ class Lane:
     def _head(self, scope: Scope, asked: Asked, exchange: Exchange, length: int) -> bytes:
         """As Trip makes it, from what a connection's requests have in common."""
         if (passed := asked.passed) is None:
-            passed = asked.passed = lines(passed_on(asked.headers, gateway=False, provider_key=False))
+            passed = asked.passed = lines(
+                passed_on(asked.headers, gateway=False, provider_key=False, traced=exchange.trace is not None)
+            )
         ours = said_by_us(
             exchange,
             exchange.identity,

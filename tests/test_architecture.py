@@ -54,6 +54,7 @@ MAY_IMPORT = {
     "codings": set(),
     "compression": {"codings"},
     "ui": {"codings", "exchange"},
+    "tracing": {"exchange"},
     "probes": {"auth", "certificates", "http1", "metrics", "mlflow_server", "settings", "store"},
 }  # fmt: skip
 # Which rooms may import that one.
@@ -64,6 +65,7 @@ DOORS = {
     "uvicorn": {"protocol", "servers"},
     "uvloop": {"serve"},
     "prometheus_client": {"metrics"},
+    "opentelemetry": {"tracing"},
     "brotli": {"codings"},
     "backports": {"codings"},
     "argon2": {"auth"},

@@ -33,7 +33,7 @@ FIELDS = [
     *("time", "request_id", "client", "user", "auth", "role", "credential"),
     *("operation", "experiment_id", "run_id"),
     *("method", "path", "status", "bytes_in", "bytes_out", "duration_ms", "ttfb_ms", "mlflow_ms"),
-    *("refusal", "error", "resent", "user_agent"),
+    *("refusal", "error", "resent", "trace_id", "user_agent"),
 ]
 # What breaks lines, terminals and parsers somewhere.
 NASTY = "\n\r\t\0\x1b[31m\x07\x7f\x85\x9b\u2028\u2029\u202e\ufeff\udc80\ud800\"'\\/<>&%{}[],: äß漢😀"
@@ -165,6 +165,7 @@ def test_a_request_has_one_line_that_says_everything(output: Output) -> None:
         "refusal": None,
         "error": None,
         "resent": None,
+        "trace_id": None,
         "user_agent": "mlflow-python-client/3.17.2",
     }
 

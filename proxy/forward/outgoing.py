@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,7 @@ class Outgoing:
         slow or aborted upload never holds one of their threads."""
         if not self.chunked and not self.length:
             return b""
+        began = time.perf_counter()
         limit = self._forwarder.rules.body_limit
         if self.length is not None and self.length > limit:
             raise _too_large(limit)
@@ -94,6 +96,7 @@ class Outgoing:
                 pieces.append(piece)
             if not message.get("more_body", False):
                 self._clock.stop()
+                self._timed(began)
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def set(self, data: bytes) -> None:
@@ -126,6 +129,7 @@ class Outgoing:
     async def _pass_on(self, connection: Connection) -> None:
         """Carry a streamed body over as it comes. One that breaks off is never completed towards MLflow."""
         stall, kept = self._forwarder.rules.stall, self._kept
+        began = time.perf_counter()
         try:
             if kept is not None:
                 async for piece in kept.pieces():
@@ -151,12 +155,19 @@ class Outgoing:
             if self.chunked:
                 connection.write(b"0\r\n\r\n")
             self.phase = Phase.WHOLE
+            self._timed(began)
             self._clock.mlflow(self._forwarder.rules.answer)
         except Broken:
             # The answer, or its absence, is what counts; whoever waits for it learns the same.
             return
         except OSError:
             connection.close()  # what was kept can't be read: the body has a hole, and must not be completed
+
+    def _timed(self, began: float) -> None:
+        """Note, for the trace, that it was on its way from then on until now."""
+        trace = self._passage.exchange.trace
+        if trace is not None:
+            trace.stretch("request body", began)
 
     def _write(self, connection: Connection, piece: bytes) -> None:
         connection.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self.chunked else piece)

@@ -163,14 +163,18 @@ class Trip:
     async def _connect(self) -> Connection:
         """A connection to MLflow, waiting while it is away."""
         ours = self._forwarder
-        while True:
-            await ours.hold.until_up(self._since)
-            try:
-                self._connection = await ours.pool.acquire()
-                return self._connection
-            except Broken:
-                # Its end has not been noticed yet, or it has just been replaced.
-                await ours.hold.a_moment(self._since)
+        began = time.perf_counter()
+        try:
+            while True:
+                await ours.hold.until_up(self._since)
+                try:
+                    self._connection = await ours.pool.acquire()
+                    return self._connection
+                except Broken:
+                    # Its end has not been noticed yet, or it has just been replaced.
+                    await ours.hold.a_moment(self._since)
+        finally:
+            self._waited("mlflow", began)
 
     async def _ask(self, connection: Connection) -> None:
         """Send the request, and pass the answer on. Raises Broken and Unavailable."""
@@ -247,10 +251,19 @@ class Trip:
         """Wait a little, the next time longer; False where there is no time or no room to wait."""
         seconds = self._pause_seconds
         self._pause_seconds = min(2 * seconds, LONGEST_PAUSE)
+        began = time.perf_counter()
         try:
             return await self._forwarder.hold.pause(self._since, seconds)
         except Refused:
             return False
+        finally:
+            self._waited("again", began)
+
+    def _waited(self, why: str, began: float) -> None:
+        """Note, for the trace, that it waited from then on until now."""
+        trace = self._exchange.trace
+        if trace is not None:
+            trace.waited(why, began)
 
     async def _say(self, answer: Unavailable) -> None:
         """Pass MLflow's last word on, unless its client would repeat what may have been done."""

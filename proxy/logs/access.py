@@ -144,6 +144,7 @@ class JsonLines:
             "refusal": exchange.refusal,
             "error": exchange.error,
             "resent": exchange.resent,
+            "trace_id": None if exchange.trace is None else exchange.trace.id,
             "user_agent": user_agent
             if len(user_agent) <= MAX_USER_AGENT
             else cut(user_agent, MAX_USER_AGENT),
