@@ -21,13 +21,15 @@ from proxy.identity import Credential, Role
 from proxy.review.findings import KINDS
 from proxy.review.thresholds import described
 
+pytestmark = pytest.mark.timeout(1800)  # a month is made in 20 s of a core, on a busy machine in minutes
+
 START = 1_767_312_000.0  # a Friday, at midnight
 MAC = browser("chrome/mac", 138)
 
 
 def review(*arguments: str | Path, given: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "proxy", "review", *map(str, arguments)]
-    return subprocess.run(command, input=given, capture_output=True, timeout=240)
+    return subprocess.run(command, input=given, capture_output=True, timeout=900)
 
 
 def told(*arguments: str | Path, given: bytes | None = None) -> dict[str, Any]:
@@ -76,7 +78,9 @@ def _is(finding: dict[str, Any], incident: Incident) -> bool:
     return near and (nobody or not incident.about.isdisjoint(about))
 
 
-@pytest.fixture(scope="module", params=[2, 10, 31])
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (10, 31))]
+)
 def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The incidents of a month with that seed, and what the review tells of its log."""
     bad = Bad(request.param)
