@@ -58,7 +58,8 @@ def made(service: Service) -> dict[str, str]:
 def browser(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browsing(service, tmp_path_factory.mktemp("browser")) as browser:
         browser.sign_in()
-        browser.wait_for(USER)
+        browser.open()
+        browser.wait_for(USER, patience=120)
         browser.messages()
         yield browser
 
@@ -71,7 +72,7 @@ def codings(browser: Browser) -> dict[str, int]:
         return files.map((e) => [e.name, e.encodedBodySize, e.decodedBodySize, e.transferSize]);
     """
     files = browser.chrome.execute_script(script)
-    large = [file for file in files if file[2] > 20_000]
+    large = [file for file in files if file[2] > 20_000 and file[0].endswith((".js", ".css"))]
     return {"large": len(large), "packed": sum(file[1] < file[2] / 2 for file in large)}
 
 
