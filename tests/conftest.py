@@ -30,6 +30,7 @@ SLOW_MODULES = frozenset(
         "test_sessions.py",
         "test_tokens.py",
         "test_traps.py",
+        "test_ui_real.py",
     }
 )
 
