@@ -101,6 +101,7 @@ def test_the_worst_round_counts_for_memory() -> None:
 def test_rounds_that_lie_on_both_sides_of_the_bound_are_unsure() -> None:
     assert targets.judge("", "", "at least", 1.0, [1.1, 1.2, 1.1]).sure
     assert not targets.judge("", "", "at least", 1.0, [1.1, 0.9, 1.1]).sure
+    assert not targets.judge("", "", "at least", 1.0, [1.1]).sure
     # One in five may be off where the others agree closely.
     assert targets.judge("", "", "at least", 1.0, [1.1, 1.1, 1.1, 1.1, 0.9]).sure
 

@@ -55,8 +55,11 @@ def judge(
     verdict = Verdict(part, what, how, bound, found, unit, stretch=stretch)
     if worst:
         return verdict
+    # One round has nothing to be held against.
     agree = sum((each <= bound) == (middle <= bound) for each in rounds)
-    sure = agree >= len(rounds) * 0.75 and (agree == len(rounds) or spread(rounds) <= NOISY)
+    sure = (
+        len(rounds) > 1 and agree >= len(rounds) * 0.75 and (agree == len(rounds) or spread(rounds) <= NOISY)
+    )
     return Verdict(part, what, how, bound, found, unit, sure, stretch)
 
 
