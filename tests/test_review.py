@@ -1,4 +1,4 @@
-"""The review: what of a month of a nasty house it finds, what it leaves alone, and what it makes of bad input."""
+"""The review: what of a nasty month it finds, what it leaves alone, and what it makes of bad input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -81,13 +80,15 @@ def _is(finding: dict[str, Any], incident: Incident) -> bool:
 @pytest.fixture(
     scope="module", params=[2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (10, 31))]
 )
-def month(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def month(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bad, dict[str, Any]]:
     """The incidents of a month with that seed, and what the review tells of its log."""
     bad = Bad(request.param)
     world = bad.build().world
     folder = tmp_path_factory.mktemp("month")
     access, audit = world.write(folder)
-    yield bad, told(*access, *audit)
+    return bad, told(*access, *audit)
 
 
 def test_there_is_an_incident_of_each_kind_and_forty_users(month: Any) -> None:
@@ -162,17 +163,20 @@ def test_a_log_is_read_from_standard_input(tmp_path: Path) -> None:
     assert report["files"] == ["-"]
 
 
-def test_the_log_of_one_service_in_two_files_side_by_side_is_read_by_time(tmp_path: Path) -> None:
-    """Two replicas: neither file alone has enough of it."""
+def test_two_replicas_logs_are_read_side_by_side(tmp_path: Path) -> None:
+    """A token that was in use by way of the other replica meanwhile was not silent."""
     world, user = World(1, START), ada()
-    quiet(world, user)
-    delete_runs(world, START + 11 * DAY + 15 * 3600, by_browser(user, "203.0.113.10", MAC), 130)
+    quiet(world, user, 25)
+    script(world, START + 24 * DAY + 10 * 3600, by_token(user, "203.0.113.10", "curl/8.5.0"), ["1"], 3)
     access, _ = world.write(tmp_path, parts=1)
-    lines = access[0].read_bytes().splitlines(keepends=True)
-    for replica in (0, 1):
-        (tmp_path / f"replica{replica}").write_bytes(b"".join(lines[replica::2]))
-    assert kinds(told(tmp_path / "replica0")) == set()
-    assert kinds(told(tmp_path / "replica0", tmp_path / "replica1")) == {"deletions"}
+    replicas: tuple[list[bytes], list[bytes]] = ([], [])
+    for line in access[0].read_bytes().splitlines(keepends=True):
+        day = (_seconds(json.loads(line)["time"]) - START) // DAY
+        replicas[3 < day < 24].append(line)
+    for number, lines in enumerate(replicas):
+        (tmp_path / f"replica{number}").write_bytes(b"".join(lines))
+    assert "silence" in kinds(told(tmp_path / "replica0"))
+    assert "silence" not in kinds(told(tmp_path / "replica0", tmp_path / "replica1"))
 
 
 def test_what_is_no_line_of_ours_is_counted_and_told(tmp_path: Path) -> None:
