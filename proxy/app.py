@@ -33,6 +33,7 @@ from proxy.pages.token_api import token_api
 from proxy.pages.token_forms import Rules as TokenRules
 from proxy.pages.waiting import unless_up
 from proxy.settings import Settings
+from proxy.tracing import Tracing
 from proxy.ui.keeper import Keeper
 from proxy.ui.serving import Ui
 from proxy.watchdog import Watchdog
@@ -72,6 +73,7 @@ def applications(
     probed: Callable[[], Mapping[str, str | None]] = dict,
     history: History | None = None,
     ui: Keeper | None = None,
+    tracing: Tracing | None = None,
 ) -> Applications:
     """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces;
     without `ui`, MLflow serves its own files."""
@@ -171,11 +173,11 @@ def applications(
         direct_artifacts=settings.direct_artifacts,
         sign_in=session_gate,
     )
-    public = Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies)
+    public = Edge(gate, metrics, access_log, callers.audit, settings.trusted_proxies, tracing=tracing)
     return Applications(
         public=public,
         lane=Lane(public, gate, forward),
-        internal=Edge(gate, metrics, access_log, callers.audit, (), internal=True),
+        internal=Edge(gate, metrics, access_log, callers.audit, (), internal=True, tracing=tracing),
         scraper=Edge(pages_alone(probes), metrics, access_log, callers.audit, ()),
         ways=shared,
     )

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 
@@ -102,9 +103,11 @@ class Child(Protocol):
 class _Histogram:
     """Observations by bucket, not cumulated: the count is their sum, so that the two can't disagree."""
 
-    __slots__ = ("buckets", "total")
+    __slots__ = ("buckets", "examples", "total")
 
     def __init__(self) -> None:
+        self.examples: dict[int, Exemplar] = {}
+        """Of each bucket the last one of which there is a trace."""
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
 
@@ -162,6 +165,8 @@ class Metrics(Collector):
         """Lines of the audit log that could not be written."""
         self.database_queries: Callable[[], int] = _zero
         """Transactions of the database of our own."""
+        self.spans_lost: Callable[[], int] = _zero
+        """Spans of traces that could not be sent."""
         self.gauges: Callable[[], Iterable[Gauge]] = tuple
         """What the probes found."""
         self._requests: dict[tuple[str, str, int], _Requests] = {}
@@ -212,8 +217,12 @@ class Metrics(Collector):
         ended = exchange.ended
         seconds = (time.perf_counter() if ended is None else ended) - started
         histogram = per_operation.duration
-        histogram.buckets[bisect_left(BOUNDS, seconds)] += 1
+        bucket = bisect_left(BOUNDS, seconds)
+        histogram.buckets[bucket] += 1
         histogram.total += seconds
+        if exchange.trace is not None and exchange.trace.sampled:
+            example = Exemplar({"trace_id": exchange.trace.id}, seconds, exchange.received)
+            histogram.examples[bucket] = example
         first_byte = exchange.first_byte
         if first_byte is not None:
             seconds = first_byte - started
@@ -359,6 +368,7 @@ class Metrics(Collector):
             "Transactions in the database of sessions and tokens.",
             self.database_queries(),
         )
+        yield _counter("spans_lost", "Spans of traces that could not be sent.", self.spans_lost())
         for gauge in self.gauges():
             family = GaugeMetricFamily(PREFIX + gauge.name, gauge.documentation, labels=gauge.labels)
             for labels, value in gauge.samples.items():
@@ -520,9 +530,12 @@ def _closed(names: frozenset[str], counts: Mapping[str, int]) -> dict[str, int]:
 def _add(family: HistogramMetricFamily, name: str, histogram: _Histogram) -> None:
     buckets = histogram.buckets.copy()
     if any(buckets):
-        family.add_metric(
-            (name,), list(zip(_LE, accumulate(buckets), strict=True)), sum_value=histogram.total
-        )
+        examples = histogram.examples.copy()
+        values: list[tuple[str, float] | tuple[str, float, Exemplar]] = [
+            (bound, count, examples[at]) if at in examples else (bound, count)
+            for at, (bound, count) in enumerate(zip(_LE, accumulate(buckets), strict=True))
+        ]
+        family.add_metric((name,), values, sum_value=histogram.total)
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

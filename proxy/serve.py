@@ -37,6 +37,7 @@ from proxy.runtime_dir import runtime_dir
 from proxy.servers import Server, config, listening, url_of
 from proxy.settings import Loaded, Settings, database_uri
 from proxy.tasks import ended
+from proxy.tracing import tracing
 from proxy.ui.keeper import Keeper
 from proxy.watchdog import Watchdog
 from proxy.welcome import welcome
@@ -111,6 +112,9 @@ async def _serve(
     async with contextlib.AsyncExitStack() as stack:
         # Last of all: whoever runs the loop waits for the threads of its executor, however long they take.
         stack.callback(lambda: asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1)))
+        traced = await stack.enter_async_context(tracing(__version__, loaded.passthrough))
+        if traced is not None:
+            metrics.spans_lost = lambda: traced.lost
         ground = await stack.enter_async_context(grounded(settings, metrics))
         internal = stack.enter_context(listening("127.0.0.1", 0, "the jobs' listener"))
         jobs_port = internal.getsockname()[1]
@@ -161,6 +165,7 @@ async def _serve(
                 ui=ui,
                 probed=watching.probes.checks,
                 history=history,
+                tracing=traced,
             )
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:

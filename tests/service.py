@@ -30,7 +30,7 @@ def clean_environment(**more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("MLFLOW_", "_MLFLOW_", "PROXY_", "AWS_", "AZURE_", "GOOGLE_"))
+        if not name.startswith(("MLFLOW_", "_MLFLOW_", "PROXY_", "AWS_", "AZURE_", "GOOGLE_", "OTEL_"))
         and name != "REQUESTS_CA_BUNDLE"
     }
     return {**kept, "PYTHONUNBUFFERED": "1", **more}

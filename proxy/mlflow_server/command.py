@@ -110,6 +110,10 @@ def environment(
         and name not in _SERVICE_MANAGER
         and (value or not name.startswith(_EMPTY_IS_UNSET))
     }
+    # Where these say, MLflow's processes send what they trace, prompts and answers, instead of keeping it
+    # (mlflow/tracing/provider.py). They are meant for us, unless somebody says so in MLflow's own words.
+    if result.get("MLFLOW_ENABLE_OTLP_EXPORTER", "").strip().lower() not in ("true", "1"):
+        result = {name: value for name, value in result.items() if not name.startswith("OTEL_")}
     # Nothing leaves the machine that nobody asked for.
     result.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     result.setdefault("MLFLOW_MODEL_CATALOG_URI", "")

@@ -36,12 +36,22 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             Handler.under_way -= 1
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def answer(self) -> None:
         status = 200
         if self.path != "/health":
             time.sleep(plan().get("slow", 0))
             status = plan().get("status", 200)
-        body = json.dumps({"pid": os.getpid(), "argv": sys.argv, "environ": dict(os.environ)}).encode()
+        said = {
+            "pid": os.getpid(),
+            "argv": sys.argv,
+            "environ": dict(os.environ),
+            "headers": self.headers.items(),
+        }
+        body = json.dumps(said).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
