@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import pty
+import select
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -268,11 +271,29 @@ class Tags(HTMLParser):
         ]
 
 
-def test_progress_is_for_terminals_alone(tmp_path: Path) -> None:
+def test_progress_is_told_on_a_terminal_alone(tmp_path: Path) -> None:
     world = World(1, START)
     quiet(world, ada(), 2)
-    access, _ = world.write(tmp_path)
+    access, _ = world.write(tmp_path, parts=1)
     assert review(*access).stderr == b""
+    terminal, side = pty.openpty()
+    command = [sys.executable, "-m", "proxy", "review", "-"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=side)
+    os.close(side)
+    try:
+        assert process.stdin is not None
+        said = b""
+        while b"reading: " not in said:  # until it has taken long enough to be worth a word
+            process.stdin.write(access[0].read_bytes())
+            process.stdin.flush()
+            while select.select([terminal], [], [], 0)[0]:
+                said += os.read(terminal, 4096)
+        process.stdin.close()
+        assert process.wait(600) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
 
 
 # ---- what is learned ----
