@@ -105,8 +105,9 @@ class Asked:
         """Content-Length; the parser has checked it."""
         self.plain = True
         """Whether nothing about its framing needs a second look."""
-        self.passed: bytes | None = None
-        """The lines of `passed_on`, once somebody has made them."""
+        self.passed: dict[bool, bytes] = {}
+        """The lines of `passed_on`, once somebody has made them, by whether the request is traced: it may be
+        kept over a reload."""
         for name, value in headers:
             if name == b"authorization":
                 self.authorization = value

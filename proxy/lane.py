@@ -147,9 +147,10 @@ class Lane:
 
     def _head(self, scope: Scope, asked: Asked, exchange: Exchange, length: int) -> bytes:
         """As Trip makes it, from what a connection's requests have in common."""
-        if (passed := asked.passed) is None:
-            passed = asked.passed = lines(
-                passed_on(asked.headers, gateway=False, provider_key=False, traced=exchange.trace is not None)
+        traced = exchange.trace is not None
+        if (passed := asked.passed.get(traced)) is None:
+            passed = asked.passed[traced] = lines(
+                passed_on(asked.headers, gateway=False, provider_key=False, traced=traced)
             )
         ours = said_by_us(
             exchange,
