@@ -233,11 +233,10 @@ class Metrics(Collector):
         per_operation.bytes_out += exchange.bytes_out
         identity = exchange.identity
         if identity is not None:
-            caller = (identity.method, identity.user)
             callers = self._callers
-            if caller not in callers and len(callers) >= MOST_CALLERS:
+            callers[identity.method, identity.user] = exchange.received
+            if len(callers) > MOST_CALLERS:
                 callers.clear()
-            callers[caller] = exchange.received
         if exchange.refusal is not None:
             _count(self._refusals, exchange.refusal)
         if exchange.error is not None:

