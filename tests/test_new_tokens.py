@@ -15,21 +15,23 @@ from session_site import exchange_from
 from token_site import BOB, ROOT, VERA, Replica, replicas, settings
 
 from proxy.auth import Authenticator, Refusal
+from proxy.auth.authenticator import TOKEN_FACTOR
 from proxy.auth.login_limits import Attempt, LoginLimits
 from proxy.auth.remembered import FORMS
 from proxy.auth.tokens.format import made
 from proxy.auth.turns import AT_ONCE, Turns
+from proxy.auth.verified import Verified, Wrong
+from proxy.exchange import Exchange
 from proxy.identity import Identity
 
-FAILURES = 10
-"""PROXY_LOGIN_FAILURES, unless set."""
-STOPPED = 10 * FAILURES
+FAILURES = 1
+STOPPED = TOKEN_FACTOR * FAILURES
 PASSWORD = "nine wells and a half"
 
 
 @pytest.fixture
 def replica(tmp_path: Path) -> Iterator[Replica]:
-    with replicas(settings(tmp_path)) as (one,):
+    with replicas(settings(tmp_path, login_failures=FAILURES)) as (one,):
         yield one
 
 
@@ -237,5 +239,47 @@ def test_one_token_under_many_names_pushes_nobody_s_password_out(replica: Replic
                 assert isinstance(await one.verify(spaces, exchange), Identity)
             assert one.recall(password, exchange) is not None
             assert len(one._remembered) == FORMS + 1
+
+    asyncio.run(test())
+
+
+def test_one_password_in_many_forms_pushes_nobody_elses_out(replica: Replica) -> None:
+    async def test() -> None:
+        async with door(replica, remembered=50) as one:
+            other = basic("admin", PASSWORD)
+            for number in range(FORMS + 4):
+                form = other.replace(b"Basic ", b"Basic" + b" " * (number + 1))
+                assert isinstance(await one.verify(form, exchange_from()), Identity)
+            assert len(one._remembered) == FORMS
+            assert one.recall(form, exchange_from()) is not None
+            assert one.recall(other, exchange_from()) is None, "the oldest gave way"
+
+    asyncio.run(test())
+
+
+def test_bad_jwts_stop_no_token_and_made_up_tokens_no_jwt(replica: Replica) -> None:
+    """Behind one address there are many: what one of them sends is no reason to refuse another kind."""
+
+    class Issuer:
+        async def verify(self, token: bytes, exchange: Exchange) -> Verified | Refusal:
+            return Wrong("unauthenticated", "no such key", None)
+
+    async def test() -> None:
+        secret, _ = await replica.make()
+        async with door(replica) as one:
+            one.accept(replica.tokens, Issuer())
+            jwts = [f"Bearer a.{number}.c".encode() for number in range(STOPPED + 1)]
+            outcomes = [await one.verify(jwt, exchange_from("192.0.2.1")) for jwt in jwts]
+            reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Refusal)]
+            assert reasons == ["unauthenticated"] * STOPPED + ["locked_out"]
+            assert isinstance(await send(one, secret), Identity)
+            for _ in range(STOPPED):
+                await send(one, made("person"))
+            refused = await send(one, made("person"))
+            assert isinstance(refused, Refusal)
+            assert refused.reason == "locked_out"
+            later = await one.verify(jwts[0], exchange_from("192.0.2.2"))
+            assert isinstance(later, Refusal)
+            assert later.reason == "unauthenticated"
 
     asyncio.run(test())

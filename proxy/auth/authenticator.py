@@ -42,9 +42,10 @@ RESULTS = frozenset(
 )
 """What ``observe`` is called with: closed sets, they are metric labels."""
 
-TOKEN_FACTOR = 10
+TOKEN_FACTOR = 100
 """How many times as many wrong tokens as wrong passwords an address may send: nobody guesses one, and behind
-one address there may be a cluster whose jobs come with new ones. What is bounded is the work they make."""
+one address there may be a cluster whose jobs come with new ones. What is bounded is the work they make: three
+queries a second for each address."""
 _ADDRESSES = 256  # of one remembered credential, noted so that each is looked at once
 
 
@@ -87,6 +88,8 @@ class Authenticator:
         failures, window = settings.login_failures, settings.login_window
         self._limits = counts.of("passwords", failures, window)
         self._token_limits = counts.of("tokens", failures * TOKEN_FACTOR, window)
+        # Apart again: who holds another service's JWTs stops no token of ours, nor the other way round.
+        self._jwt_limits = counts.of("jwts", failures * TOKEN_FACTOR, window)
         self._turns = Turns(self._token_limits)
         self._looking: set[asyncio.Task[Verified | Refusal]] = set()
         self._users = PasswordUsers(settings, password, audit)
@@ -234,11 +237,11 @@ class Authenticator:
     async def _jwt(
         self, jwts: Bearers, token: bytes, attempt: Attempt, exchange: Exchange
     ) -> Identity | Refusal:
-        if locked := self._token_limits.refused(attempt):
+        if locked := self._jwt_limits.refused(attempt):
             return self._locked_out("bearer", locked, "tokens")
         outcome = await jwts.verify(token, exchange)
         if isinstance(outcome, Wrong):
-            self._token_limits.failed(attempt)
+            self._jwt_limits.failed(attempt)
         return self._taken(outcome, attempt, exchange)
 
     def _taken(self, outcome: Verified | Refusal, attempt: Attempt, exchange: Exchange) -> Identity | Refusal:
