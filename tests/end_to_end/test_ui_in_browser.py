@@ -23,7 +23,7 @@ PAGES = {
     "#/experiments": ("Default", "seen in a browser"),
     "#/experiments/{experiment}/runs": ("a run to look at",),
     "#/experiments/{experiment}/runs/{run}": ("a run to look at", "accuracy"),
-    "#/models": ("Registered models",),
+    "#/models": ("Registered Models", "Create model"),
 }
 
 
