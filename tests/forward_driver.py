@@ -68,9 +68,21 @@ class StandIn:
         return {"process": None}
 
 
+class Ordinary:
+    """A door without a lane: every request goes by way of ASGI."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.unparsed = door.unparsed
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._door(scope, receive, send)
+
+
 async def main(control: int, told: dict[str, Any]) -> None:
     upstream, head_seconds = Path(told.pop("upstream")), told.pop("head_seconds", None)
     keep_alive = told.pop("keep_alive", None)
+    past_asgi = told.pop("lane", True)
     settings = Settings(**told)
     mlflow = StandIn(upstream)
     mlflow.is_up.set()
@@ -94,7 +106,7 @@ async def main(control: int, told: dict[str, Any]) -> None:
     door = Door("public")
     lanes = {"public": apps.lane}
     door.lead_to(House(callers, {"public": apps.public}, lanes, apps.ways, contextlib.AsyncExitStack()))
-    of_uvicorn = config(door, settings, None)
+    of_uvicorn = config(door if past_asgi else Ordinary(door), settings, None)  # type: ignore[arg-type]
     if head_seconds is not None:
         of_uvicorn.http = type("Hurried", (ProxyProtocol,), {"head_seconds": head_seconds})
     if keep_alive is not None:
