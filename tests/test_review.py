@@ -209,6 +209,31 @@ def test_what_is_no_line_of_ours_is_counted_and_told(tmp_path: Path) -> None:
     assert b"lines of neither log" in review(mixed).stdout
 
 
+def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
+    """400 MB of it, in a file of 400 KB, with 200 MB to read it in."""
+    (tmp_path / "endless").write_bytes(gzip.compress(b"x" * (1 << 20)) * 400)
+    world = World(1, START)
+    quiet(world, ada(), 1)
+    access, _ = world.write(tmp_path, parts=1)
+    bounded = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (200 << 20, 200 << 20));"
+        "from proxy.cli import main; main()"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        bounded,
+        "review",
+        "--format",
+        "json",
+        str(tmp_path / "endless"),
+        str(access[0]),
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["foreign_lines"] == 1
+
+
 def test_what_can_t_be_read_is_said_and_ends_with_2(tmp_path: Path) -> None:
     world = World(1, START)
     quiet(world, ada(), 2)
