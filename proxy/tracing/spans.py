@@ -96,6 +96,7 @@ class Spans:
                 self._sending.lose(1 + (exchange.mlflow_started is not None) + len(trace.stretches))
 
     def _spans(self, exchange: Exchange, trace: Trace) -> Iterator[ReadableSpan]:
+        """The request's own comes last: whoever has it has all of them."""
         number = int(trace.id, 16)
         state = _state(trace.state)
         to_unix = exchange.received - exchange.started
@@ -131,13 +132,6 @@ class Spans:
         request = context(trace.span)
         client = None if trace.parent is None else context(trace.parent, remote=True)
         method = exchange.method if exchange.method in METHODS else "_OTHER"
-        attributes, status = _of_request(exchange, method)
-        name = method.replace("_OTHER", "HTTP")
-        if exchange.operation is not None:
-            name = f"{name} {exchange.operation.name}"
-        yield span(
-            name, request, client, exchange.started, ended, attributes, kind=SpanKind.SERVER, status=status
-        )
         if exchange.mlflow_started is not None:
             attributes, status = _of_mlflow(exchange, method)
             yield span(
@@ -160,6 +154,13 @@ class Spans:
                 name, attributes["mlflow_proxy.waiting_for"] = name.split(" ")
             own = context(f"{self._ids.generate_span_id():016x}")
             yield span(name, own, request, began, until, attributes)
+        attributes, status = _of_request(exchange, method)
+        name = method.replace("_OTHER", "HTTP")
+        if exchange.operation is not None:
+            name = f"{name} {exchange.operation.name}"
+        yield span(
+            name, request, client, exchange.started, ended, attributes, kind=SpanKind.SERVER, status=status
+        )
 
 
 def _context_of(parent: Parent) -> Context:
