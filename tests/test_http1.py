@@ -95,16 +95,27 @@ def test_an_mlflow_that_dies_before_it_answers_is_a_502(rig: Rig, raw: bytes) ->
     assert rig.logged(request_id=answer.header("x-request-id"))["error"] == "reset"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    [STREAM + b"4\r\nhalf\r\n", STREAM + b"9\r\nhalf", response(200, "content-length: 9", body=b"half")],
+BROKEN_OFF = (
+    STREAM + b"4\r\nhalf\r\n",
+    STREAM + b"9\r\nhalf",
+    response(200, "content-length: 9", body=b"half"),
 )
-@pytest.mark.parametrize(("method", "path"), [("GET", ARTIFACT), ("POST", CREATE)])
-def test_an_answer_that_breaks_off_is_seen_to_be_broken(rig: Rig, raw: bytes, method: str, path: str) -> None:
+
+
+@pytest.mark.parametrize("raw", BROKEN_OFF)
+def test_a_stream_that_breaks_off_is_seen_to_be_broken(rig: Rig, raw: bytes) -> None:
     with rig.client() as client:
-        client.request(method, told(path, raw, then="close"))
+        client.request("GET", told(ARTIFACT, raw, then="close"))
         with pytest.raises(Truncated):
             client.answer()
+    until(rig.at_rest)
+
+
+@pytest.mark.parametrize("raw", BROKEN_OFF)
+def test_a_plain_answer_that_breaks_off_is_told_as_what_may_have_been_done(rig: Rig, raw: bytes) -> None:
+    answer = rig.ask("POST", told(CREATE, raw, then="close"))
+    assert answer.status == 409
+    assert rig.logged(request_id=answer.header("x-request-id"))["error"] == "reset"
     until(rig.at_rest)
 
 
