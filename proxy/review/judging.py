@@ -8,6 +8,9 @@ from proxy.review.profiles import DAY
 from proxy.review.stretches import Active, Stretch
 from proxy.review.whence import program
 
+_NIGHT = 0.7
+"""How far on in the quiet hours it is night and not evening any more: this share of what is left of them."""
+
 
 class Judge:
     """Of all users' work."""
@@ -150,7 +153,9 @@ class Judge:
         hour = block.begin % DAY / 3600
         early = min((each - hour) % 24 for each in usual)
         late = min((hour - each - 1) % 24 for each in usual)
-        if int(hour) in usual or early < limits.early or late < limits.late:
+        # People stay on rather than begin in the middle of the night, so that needs less.
+        enough = min(limits.late, limits.night) if late >= _NIGHT * early else limits.late
+        if int(hour) in usual or early < limits.early or late < enough:
             return
         use = block.use
         points = 3.0 if mode == 0 else 1.5
