@@ -380,6 +380,48 @@ def test_a_receiver_that_does_not_take_spans_holds_nobody_up(tmp_path: Path, how
         assert "Traceback" not in service.log()
 
 
+# What somebody's program does, with the client as it is.
+PROGRAM = """
+import mlflow, pathlib
+mlflow.set_experiment("traced")
+with mlflow.start_run() as run:
+    mlflow.log_metric("loss", 1.0)
+    path = pathlib.Path("weights")
+    path.write_bytes(bytes(30_000_000))
+    mlflow.log_artifact(path)
+mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="weights", dst_path="back")
+"""
+
+
+@pytest.mark.slow
+def test_a_run_with_the_real_mlflow_is_traced_from_end_to_end(tmp_path: Path) -> None:
+    with receiving(tmp_path) as receiver:
+        with running(tmp_path / "service", **dict[str, Any](traced(receiver))) as service:
+            subprocess.run(
+                [sys.executable, "-c", PROGRAM],
+                env=service.client_environment(),
+                cwd=tmp_path,
+                check=True,
+                timeout=200,
+            )
+        spans = receiver.spans()
+        lines = [line for line in service.access_log() if line["trace_id"] is not None]
+    requests = [span for span in spans if span["kind"] == "server"]
+    assert {span["attributes"]["mlflow_proxy.request_id"]: span["trace"] for span in requests} == {
+        line["request_id"]: line["trace_id"] for line in lines
+    }
+    names = {span["attributes"]["http.route"] for span in requests}
+    assert {"create-experiment", "create-run", "log-metric", "update-run"} <= names
+    ids = {span["span"] for span in requests}
+    assert all(span["parent"] in ids for span in spans if span["kind"] != "server")
+    large = [span for span in requests if span["attributes"]["http.request.body.size"] == 30_000_000]
+    assert len(large) == 1
+    parts = {span["name"] for span in spans if span["parent"] == large[0]["span"]}
+    assert {"authentication", "mlflow", "request body"} <= parts
+    back = [span for span in requests if span["attributes"]["http.response.body.size"] == 30_000_000]
+    assert "response body" in {span["name"] for span in spans if span["parent"] == back[0]["span"]}
+
+
 # --------------------------------------------------------------------------- off
 
 
