@@ -192,7 +192,7 @@ def _for_one_person(headers: Headers, set_cookie: bytes | None) -> None:
     """Keep an answer that a cookie asked for out of the caches that others share (RFC 9111, section 5.2.2):
     they know of Authorization, and not of cookies. What MLflow says is public gets no cookie instead."""
     said = [value.lower() for name, value in headers if name == b"cache-control"]
-    if not said:
+    if not any(word in value for value in said for word in (b"public", b"private", b"no-store")):
         headers.append((b"cache-control", b"private"))
     if set_cookie is not None and not any(b"public" in value for value in said):
         headers.append((b"set-cookie", set_cookie))

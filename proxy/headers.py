@@ -137,13 +137,19 @@ def _dropped(ours: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
     """Those names, and the ones that `Connection` says are for this hop alone (RFC 9110, section 7.6.1)."""
     for name, value in headers:
         if name == b"connection":
-            ours = _and_named(ours, value)
+            named = _and_named if len(value) <= _USUAL else _and_named.__wrapped__
+            ours = named(ours, value)
     return ours
+
+
+_USUAL = 64
+"""Bytes of a Connection header that is remembered; a longer one is taken apart each time."""
 
 
 @lru_cache(maxsize=256)
 def _and_named(ours: frozenset[bytes], connection: bytes) -> frozenset[bytes]:
-    return ours | {token.strip().lower() for token in connection.split(b",")}
+    # Content-Length is no hop's own, whatever is said: where an answer ends is for everybody to know.
+    return ours | {token.strip().lower() for token in connection.split(b",")} - {b"content-length"}
 
 
 def for_mlflow(

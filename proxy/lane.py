@@ -39,6 +39,8 @@ _PLAIN_ACCESS = frozenset({Access.READ, Access.WRITE})
 # 204 and 304 have no body to frame; 500 and 503 may be words of MLflow's that are not passed on.
 _NOT_PLAIN = frozenset({204, 304, 500, 503})
 _ROUTES = 4096
+# What the ways of so many paths may hold is bounded by this: nobody is known yet when one is looked up.
+_LONGEST_PATH = 256
 
 log = logging.getLogger("proxy.lane")
 
@@ -84,6 +86,8 @@ class Lane:
     def cross(self, client: Client, scope: Scope, asked: Asked, body: bytes, house: House) -> bool:
         """Take a request that has come as a whole. False where it is not plain, and nothing has happened."""
         ours = self.forwarder
+        if len(scope["raw_path"]) > _LONGEST_PATH:
+            return False
         way = self._way(scope["method"], scope["raw_path"])
         if way is None or not asked.plain or len(body) > ours.rules.body_limit:
             return False

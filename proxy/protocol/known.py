@@ -12,6 +12,8 @@ _LINE = re.compile(
     rb"[A-Z]+ (/[A-Za-z0-9/:@!$&'()*+,;=~._-]*)(?:\?([A-Za-z0-9/?:@!$&'()*+,;=~._%-]*))? HTTP/1\.1(?=\r\n)"
 )
 _LONGEST_LINE = 16 * 1024
+# A head is kept for as long as its connection is there, whoever sent it.
+_LONGEST_HEAD = 8 * 1024
 # What in the scope of a request belongs to its connection, its method and its headers.
 _SAME = frozenset(
     {"type", "asgi", "http_version", "server", "client", "scheme", "root_path", "headers", "state", "method"}
@@ -63,6 +65,8 @@ def known_of(data: bytes, scope: dict[str, Any], asked: Asked) -> Known | None:
     line_ends, head_ends = data.find(b"\r\n"), data.find(b"\r\n\r\n") + 4
     length = asked.length or 0
     if not data.startswith(begin) or line_ends < 0 or len(data) - head_ends != length:
+        return None
+    if head_ends > _LONGEST_HEAD:
         return None
     kept = {name: value for name, value in scope.items() if name in _SAME}
     return Known(begin, data[line_ends:head_ends], length, asked, kept)

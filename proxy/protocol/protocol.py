@@ -118,6 +118,7 @@ class ProxyProtocol(HttpToolsProtocol):
                 return
         self._told = False
         self._begun = 0
+        between = self._between
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -136,7 +137,8 @@ class ProxyProtocol(HttpToolsProtocol):
             if self._head_timer is not None:
                 self._stop_head_timer()
             self._idle_since = self.loop.time()
-            if self._plain and self._between and self._begun == 1:
+            # What came while a body was under way may begin with the end of that body.
+            if between and self._plain and self._between and self._begun == 1:
                 assert self._asked is not None
                 self._known = known_of(data, cast(dict[str, Any], self.scope), self._asked)
 
