@@ -110,8 +110,8 @@ class Spans:
             name: str,
             own: SpanContext,
             parent: SpanContext | None,
-            began: float,
-            ended: float,
+            begins: float,
+            ends: float,
             attributes: dict[str, Value],
             kind: SpanKind = SpanKind.INTERNAL,
             status: Status = _UNSET,
@@ -124,8 +124,9 @@ class Spans:
                 attributes,
                 kind=kind,
                 status=status,
-                start_time=int((began + to_unix) * 1e9),
-                end_time=int((ended + to_unix) * 1e9),
+                start_time=int((begins + to_unix) * 1e9),
+                # What is put away after the answer, by a body's end, say, is no part of it.
+                end_time=int((min(ends, ended) + to_unix) * 1e9),
                 instrumentation_scope=self._scope,
             )
 

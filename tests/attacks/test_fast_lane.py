@@ -354,14 +354,23 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Pair(lane, ordinary, prefix)
 
 
-@pytest.mark.parametrize("request_", REQUESTS)
-def test_a_request_among_plain_ones_is_taken_the_same_on_both_ways(pair: Pair, request_: str) -> None:
-    odd = REQUESTS[request_]
-    if pair.prefix and not NEAR_A_PROXY.search(request_):
-        pytest.skip("the same as without one")
+def taken_the_same(pair: Pair, name: str) -> None:
+    odd = REQUESTS[name]
     packets = [get(), odd, odd, post(), odd, get()]
     if not pair.alike(packets).ended:
         pair.alike(packets, together=True)
+
+
+@pytest.mark.parametrize("pair", ["alone"], indirect=True)
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_request_among_plain_ones_is_taken_the_same_on_both_ways(pair: Pair, request_: str) -> None:
+    taken_the_same(pair, request_)
+
+
+@pytest.mark.parametrize("pair", ["behind a proxy"], indirect=True)
+@pytest.mark.parametrize("request_", list(filter(NEAR_A_PROXY.search, REQUESTS)))
+def test_a_request_behind_a_proxy_is_taken_the_same_on_both_ways(pair: Pair, request_: str) -> None:
+    taken_the_same(pair, request_)
 
 
 def test_what_is_counted_is_the_same_on_both_ways(pair: Pair) -> None:

@@ -77,7 +77,7 @@ def test_a_user_who_is_removed_or_made_less_is_so_at_once(place: Place) -> None:
     assert place.reload().returncode == 0
     known = Known(place, wire.basic("edda", "editor-of-many-things"))
     known.is_known()
-    assert known.post() == known.post() == 501, "the stand-in has heard of it"
+    assert known.post() == known.post() != 403
     write(f"edda:{hashed}:viewer\n")
     assert place.reload().returncode == 0
     assert known.ask().status == 200
