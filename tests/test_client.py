@@ -35,8 +35,9 @@ from mlflow.utils.credentials import read_mlflow_creds
 from mlflow_proxy_client import login as rooms
 from mlflow_proxy_client import mlflow_file, renewal
 from mlflow_proxy_client.addresses import covers, server_url
-from mlflow_proxy_client.credentials import CredentialsFile, Entry, OwnToken
+from mlflow_proxy_client.credentials import CredentialsFile, Entry, Grant, OwnToken
 from mlflow_proxy_client.errors import Ended, Problem
+from mlflow_proxy_client.oauth import Client, Tokens
 from mlflow_proxy_client.plugin import Auth
 from mlflow_proxy_client.server import Server, SignIn
 
@@ -383,6 +384,34 @@ def test_an_audience_that_is_another_address_is_pointed_out(audience: str, noted
     offered = SignIn(("provider",), "https://id.example.com", "cli", "openid", audience, "")
     rooms._check_audience(Server("https://mlflow.example.com/team"), offered, rooms.Wishes(), {}, said.append)
     assert bool(said) is noted
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        ({}, True),
+        ({"audience": "another"}, False),
+        ({"issuer": "https://id.example.net"}, False),
+        ({"audience": ""}, False),
+    ],
+)
+def test_whose_audience_is_known_to_be_another_server_s_is_refused(
+    other: dict[str, Any], refused: bool
+) -> None:
+    client = Client("https://id.example.com", "cli", "openid", "mlflow", "https://id.example.com/token")
+    known = {"https://a.example.com": Entry("ada", Grant(client, Tokens("access", "refresh", 0.0, None)))}
+    offered = replace(SignIn(("provider",), "https://id.example.com", "cli", "openid", "mlflow", ""), **other)
+
+    def check(url: str, wishes: rooms.Wishes) -> bool:
+        try:
+            rooms._check_audience(Server(url), offered, wishes, known, lambda _: None)
+        except Problem as problem:
+            return "for https://a.example.com" in str(problem)
+        return False
+
+    assert check("https://b.example.com", rooms.Wishes()) is refused
+    assert not check("https://a.example.com", rooms.Wishes())
+    assert not check("https://b.example.com", rooms.Wishes(any_audience=True))
 
 
 def test_an_answer_that_names_another_provider_is_refused(person: Person, site: LoginSite) -> None:

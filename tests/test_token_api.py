@@ -13,6 +13,8 @@ import pytest
 import requests
 from login_site import PASSWORD, USER, LoginSite
 
+from proxy.pages.paging import MOST, USUAL, Asked, asked_page
+
 DAY = 86400
 TOKENS = "/-/api/tokens"
 
@@ -131,6 +133,12 @@ def test_tokens_are_listed_in_pages_as_github_has_them(site: LoginSite, name: st
 )
 def test_a_page_that_is_no_number_is_refused(site: LoginSite, query: str) -> None:
     refused(ask(site, "GET", f"{TOKENS}?{query}"), 400)
+
+
+def test_a_page_is_never_longer_than_the_longest() -> None:
+    assert asked_page(b"") == Asked(1, USUAL)
+    assert asked_page(b"page=3&per_page=100") == Asked(3, MOST)
+    assert asked_page(b"per_page=999999999") == Asked(1, MOST)
 
 
 def test_where_nothing_is_said_it_is_the_callers_role_for_90_days(site: LoginSite, name: str) -> None:
