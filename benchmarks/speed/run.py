@@ -57,11 +57,11 @@ class Pace:
 
 
 FULL = Pace(
-    rounds=5,
+    rounds=3,
     seconds=2,
-    large_rounds=3,
+    large_rounds=2,
     large_bytes=2**30,
-    work_rounds=3,
+    work_rounds=2,
     calls=400,
     ui_rounds=2,
     most=100_000,
