@@ -24,6 +24,7 @@ class Outgoing:
     """The body of one request. Raises Refused (413, 501, 503) where it can't be taken."""
 
     __slots__ = (
+        "_began",
         "_clock",
         "_data",
         "_ended",
@@ -49,6 +50,8 @@ class Outgoing:
         self._passage = passage
         self._clock = clock
         self._pump: asyncio.Task[None] | None = None
+        self._began: float | None = None
+        """When it began to come, while it does."""
         self._data = b""
         self._in_memory = 0
         self._ended = False
@@ -76,7 +79,7 @@ class Outgoing:
         slow or aborted upload never holds one of their threads."""
         if not self.chunked and not self.length:
             return b""
-        began = time.perf_counter()
+        self._began = time.perf_counter()
         limit = self._forwarder.rules.body_limit
         if self.length is not None and self.length > limit:
             raise _too_large(limit)
@@ -96,7 +99,7 @@ class Outgoing:
                 pieces.append(piece)
             if not message.get("more_body", False):
                 self._clock.stop()
-                self._timed(began)
+                self._timed()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def set(self, data: bytes) -> None:
@@ -115,6 +118,7 @@ class Outgoing:
         """Begin to send it, or begin again; the head was sent."""
         if self.streams:
             self.phase = Phase.PART
+            self._began = time.perf_counter()
             self._pump = asyncio.create_task(self._pass_on(connection))
             return
         self.phase = Phase.WHOLE
@@ -129,7 +133,6 @@ class Outgoing:
     async def _pass_on(self, connection: Connection) -> None:
         """Carry a streamed body over as it comes. One that breaks off is never completed towards MLflow."""
         stall, kept = self._forwarder.rules.stall, self._kept
-        began = time.perf_counter()
         try:
             if kept is not None:
                 async for piece in kept.pieces():
@@ -155,7 +158,7 @@ class Outgoing:
             if self.chunked:
                 connection.write(b"0\r\n\r\n")
             self.phase = Phase.WHOLE
-            self._timed(began)
+            self._timed()
             self._clock.mlflow(self._forwarder.rules.answer)
         except Broken:
             # The answer, or its absence, is what counts; whoever waits for it learns the same.
@@ -163,10 +166,11 @@ class Outgoing:
         except OSError:
             connection.close()  # what was kept can't be read: the body has a hole, and must not be completed
 
-    def _timed(self, began: float) -> None:
-        """Note, for the trace, that it was on its way from then on until now."""
-        trace = self._passage.exchange.trace
-        if trace is not None:
+    def _timed(self) -> None:
+        """Note, for the trace, that it was on its way until now."""
+        trace, began = self._passage.exchange.trace, self._began
+        self._began = None
+        if trace is not None and began is not None:
             trace.stretch("request body", began)
 
     def _write(self, connection: Connection, piece: bytes) -> None:
@@ -174,6 +178,7 @@ class Outgoing:
 
     def answered(self) -> bool:
         """MLflow answers: what it has not read by now it does not want (a 413, say). Whether it read all."""
+        self._timed()  # MLflow may have read the last of it, and the pump not have heard of that yet
         if self._pump is None or self._pump.done():
             return True
         self._pump.cancel()
@@ -190,6 +195,7 @@ class Outgoing:
 
     def close(self) -> None:
         """It is not needed any more."""
+        self._timed()
         if self._pump is not None:
             self._pump.cancel()
         if self._kept is not None:
