@@ -53,8 +53,8 @@ class Sessions:
         self.rows = list(rows)
         self.ended: list[tuple[str, str]] = []
 
-    async def list_for(self, user: str) -> list[Row]:
-        return [row for row in self.rows if row.user == user]
+    async def list_for(self, identity: Identity) -> list[Row]:
+        return [row for row in self.rows if row.user == identity.user]
 
     async def list_all(self) -> list[Row]:
         return list(self.rows)

@@ -82,6 +82,8 @@ async def watched(*which: Replica) -> AsyncIterator[None]:
 
 # ---- One replica ----
 
+ADAS = Identity("ada@example.com", Role.ADMIN, "session", ADA.issuer, ADA.subject)
+
 
 def test_who_signed_in_is_let_through_and_then_recalled(tmp_path: Path) -> None:
     async def test(replica: Replica, other: Replica) -> None:
@@ -94,7 +96,7 @@ def test_who_signed_in_is_let_through_and_then_recalled(tmp_path: Path) -> None:
         again = exchange_from()
         assert replica.sessions.recall(header, again) == expected
         assert again.set_cookie is None
-        (listed,) = await replica.sessions.list_for("ada@example.com")
+        (listed,) = await replica.sessions.list_for(expected)
         assert exchange.session == again.session == listed.id
         assert replica.results == ["session success", "session remembered"]
         assert other.sessions.recall(header, again) == expected  # it made the cookie itself
@@ -499,6 +501,25 @@ def test_signed_out_on_one_replica_is_refused_by_the_other_within_the_stated_tim
         asyncio.run(test(first, second))
 
 
+def test_somebody_of_the_same_name_sees_no_session_of_another(two: Callable[..., list[Settings]]) -> None:
+    """The identity provider may give a name that somebody has with a password, or that another subject has."""
+
+    async def test(first: Replica, second: Replica) -> None:
+        await Browser().sign_in(first)
+        await Browser().sign_in(first, replace(ADA, subject="another"))
+        for other in (
+            replace(ADAS, subject="another"),
+            replace(ADAS, subject="none"),
+            replace(ADAS, issuer=""),
+        ):
+            found = await second.sessions.list_for(other)
+            assert len(found) == (other.subject == "another")
+        assert len(await second.sessions.list_for(ADAS)) == 1
+
+    with replicas(*two()) as (first, second):
+        asyncio.run(test(first, second))
+
+
 def test_a_session_is_ended_from_a_list_of_ones_own_or_everybodys(two: Callable[..., list[Settings]]) -> None:
     async def test(first: Replica, second: Replica) -> None:
         phone, laptop, bob = Browser(), Browser(), Browser()
@@ -506,7 +527,7 @@ def test_a_session_is_ended_from_a_list_of_ones_own_or_everybodys(two: Callable[
             await browser.sign_in(first)
             assert isinstance(await browser.ask(second), Identity)
         await bob.sign_in(second, replace(ADA, user="bob", subject="2", name="\0Bob"))
-        mine = await second.sessions.list_for("ada@example.com")
+        mine = await second.sessions.list_for(ADAS)
         assert len(mine) == 2
         assert [each.user for each in await first.sessions.list_all()].count("bob") == 1
         assert (mine[0].email, mine[0].client, mine[0].issuer) == ("ada@example.com", "192.0.2.1", ISSUER)

@@ -66,7 +66,7 @@ class Session(Protocol):
 class Sessions(Protocol):
     """The running sessions; each raises Refused (503) where the database does not answer."""
 
-    async def list_for(self, user: str) -> Sequence[Session]: ...
+    async def list_for(self, identity: Identity) -> Sequence[Session]: ...
     async def list_all(self) -> Sequence[Session]: ...
     async def end(self, session_id: str, by: str, exchange: Exchange | None = None) -> object: ...
 
@@ -150,7 +150,7 @@ class AccountPage:
         admin = identity.role >= Role.ADMIN
         if (sessions := self._sessions) is not None:
             reach: Callable[[], Awaitable[Sequence[Session]]] = (
-                sessions.list_all if admin else lambda: sessions.list_for(identity.user)
+                sessions.list_all if admin else lambda: sessions.list_for(identity)
             )
             wanted = fields.get("session", "")
             if any(session.id == wanted for session in await reach()):
@@ -181,7 +181,7 @@ class AccountPage:
         if why_not is None:
             try:
                 if self._sessions is not None:
-                    mine = _lately_used(await self._sessions.list_for(identity.user))
+                    mine = _lately_used(await self._sessions.list_for(identity))
                     others = _lately_used(await self._sessions.list_all()) if everyone else []
                 tokens = list(await self._tokens.list_for(identity))
                 all_tokens = list(await self._tokens.list_all()) if everyone else []

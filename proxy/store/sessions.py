@@ -98,15 +98,20 @@ def read_many(connection: Connection, ids: Iterable[str]) -> dict[str, SessionRo
     return found
 
 
-def live(connection: Connection, now: float, idle: float, user: str | None = None) -> list[SessionRow]:
-    """Sessions that have not ended, the latest used first; a user's or everybody's."""
+def live(
+    connection: Connection, now: float, idle: float, owner: tuple[str, str] | None = None
+) -> list[SessionRow]:
+    """Sessions that have not ended, the latest used first; an account's (issuer and subject) or everybody's.
+
+    Not a name's: the identity provider may give somebody the name that another has with a password.
+    """
     conditions: list[ColumnElement[bool]] = [
         sessions.c.ended.is_(None),
         sessions.c.ends > now,
         sessions.c.last_seen > now - idle,
     ]
-    if user is not None:
-        conditions.append(sessions.c.user == user)
+    if owner is not None:
+        conditions += [sessions.c.issuer == owner[0], sessions.c.subject == owner[1]]
     query = sa.select(sessions).where(*conditions).order_by(sessions.c.last_seen.desc())
     return [_row(row) for row in connection.execute(query)]
 

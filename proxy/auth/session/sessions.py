@@ -302,9 +302,9 @@ class Sessions:
             self._audit.record("session_ended", target=target, by="the identity provider")
         return len(ended)
 
-    async def list_for(self, user: str) -> list[SessionInfo]:
+    async def list_for(self, identity: Identity) -> list[SessionInfo]:
         """A person's running sessions, the latest used first. Raises Refused (503)."""
-        return await self._list(user)
+        return await self._list((identity.issuer, identity.subject))
 
     async def list_all(self) -> list[SessionInfo]:
         """Everybody's. Raises Refused (503)."""
@@ -314,9 +314,9 @@ class Sessions:
         """The Set-Cookie header that makes a browser forget its cookie."""
         return self._cookie.cleared()
 
-    async def _list(self, user: str | None) -> list[SessionInfo]:
+    async def _list(self, owner: tuple[str, str] | None) -> list[SessionInfo]:
         now = time.time()
-        found = await self._asked(self._store.run(lambda db: rows.live(db, now, self._idle, user)))
+        found = await self._asked(self._store.run(lambda db: rows.live(db, now, self._idle, owner)))
         return [session_info(row) for row in found if not self._known.has_ended(row.id)]
 
     def _id_in(self, cookie: bytes | None) -> str | None:
