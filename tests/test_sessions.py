@@ -502,7 +502,7 @@ def test_signed_out_on_one_replica_is_refused_by_the_other_within_the_stated_tim
 
 
 def test_somebody_of_the_same_name_sees_no_session_of_another(two: Callable[..., list[Settings]]) -> None:
-    """The identity provider may give a name that somebody has with a password, or that another subject has."""
+    """The identity provider may give a name that somebody has with a password, or another subject has."""
 
     async def test(first: Replica, second: Replica) -> None:
         await Browser().sign_in(first)
