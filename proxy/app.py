@@ -71,6 +71,7 @@ def applications(
     own_authority: bool = False,
     before: Ways | None = None,
     probed: Callable[[], Mapping[str, str | None]] = dict,
+    probe_notes: Callable[[], Mapping[str, str]] = dict,
     history: History | None = None,
     ui: Keeper | None = None,
     tracing: Tracing | None = None,
@@ -119,7 +120,7 @@ def applications(
         "/livez": Page(OWN["livez"], livez, anywhere=True),
         "/readyz": Page(
             OWN["readyz"],
-            readyz(mlflow, probed, **others),
+            readyz(mlflow, probed, probe_notes, **others),
             anywhere=True,
         ),
         "/metrics": Page(OWN["metrics"], metrics_page(metrics), anywhere=True),

@@ -164,6 +164,7 @@ async def _serve(
                 before=standing.ways if (standing := houses.standing) is not None else None,
                 ui=ui,
                 probed=watching.probes.checks,
+                probe_notes=watching.probes.notes,
                 history=history,
                 tracing=traced,
             )

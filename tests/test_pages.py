@@ -60,10 +60,12 @@ class Site:
 
     def __init__(self) -> None:
         self.mlflow = Mlflow()
+        self.probes: dict[str, str | None] = {}
+        self.notes: dict[str, str] = {}
         self.exchanges: list[Exchange] = []
         self.pages: dict[str, App] = {
             "/livez": health.livez,
-            "/readyz": health.readyz(self.mlflow),
+            "/readyz": health.readyz(self.mlflow, lambda: self.probes, lambda: self.notes),
             "/metrics": metrics_page(Metrics(version="1", mlflow_version="3")),
             "/": waiting.waiting(self.mlflow, ""),
             "/below/ml/": waiting.waiting(self.mlflow, "/below/ml"),
@@ -292,6 +294,14 @@ def test_verbose_lists_each_check_as_kubernetes_does(site: Site) -> None:
     site.mlflow.ready = True
     site.mlflow.problems["database"] = None
     assert site.ask("/readyz?verbose")[1] == b"[+]mlflow ok\n[+]database ok\nreadyz check passed\n"
+    site.probes = {"probe-disk": None, "probe-storage": "no answer"}
+    site.notes = {"probe-disk": "took 0.01 s, 3 s ago", "probe-none": "?"}
+    lines = site.ask("/readyz?verbose")[1].decode().splitlines()
+    assert lines[2:] == [
+        "[+]probe-disk ok (took 0.01 s, 3 s ago)",
+        "[-]probe-storage failed: no answer",
+        "readyz check passed",
+    ]
     assert site.ask("/readyz?notverbose")[1] == b"ok\n"
     assert site.ask("/livez?verbose")[1] == b"[+]ping ok\nlivez check passed\n"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
+import re
+import socket
 import ssl
 import threading
 import time
@@ -13,14 +15,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import service
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from service import Service
 
 from proxy.certificates import remote
 from proxy.probes import looks
-from proxy.probes.ages import ages
+from proxy.probes.ages import written
 from proxy.probes.looks import Failed, NotNow
 from proxy.probes.probes import Look, Probes
 
@@ -77,6 +81,27 @@ async def test_what_is_wrong_is_told_and_that_it_is_well_again() -> None:
         assert target.last_success > first
 
 
+async def test_it_is_told_how_long_a_look_took_and_since_when_it_is_not_well() -> None:
+    away = True
+
+    async def look() -> None:
+        if away:
+            raise Failed("it is away")
+
+    async with running(thing=Look(look, lambda: 0.02)) as probes:
+        assert probes.notes() == {}
+
+        def told(pattern: str) -> bool:
+            return re.fullmatch(pattern, probes.notes().get("probe-thing", "")) is not None
+
+        took = r"took \d\S* s, 0 s ago"
+        await until(lambda: told(f"{took}; never well yet"))
+        away = False
+        await until(lambda: told(took))
+        away = True
+        await until(lambda: told(rf"{took}; last well \d+ s ago"))
+
+
 async def test_what_can_not_be_told_changes_nothing() -> None:
     counted = 0
 
@@ -122,6 +147,43 @@ async def test_none_is_looked_at_more_often_than_set_or_where_that_is_never() ->
         await until(lambda: counts["often"] > 20)
     assert counts["seldom"] == 1
     assert counts["never"] == 0
+
+
+def test_no_request_looks_or_waits_for_a_look(tmp_path: Path) -> None:
+    """One look hangs: at a server that takes a connection and gives no certificate."""
+    # A MLflow that ends at once: what becomes of it is no matter here.
+    fake = {"PYTHONPATH": str(Path(__file__).with_name("fake_mlflow")), "PROXY_TLS": "off"}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            service.running(
+                tmp_path, ready=False, PROXY_PROBE_INTERVAL="3600", PROXY_PROBE_CERTIFICATES=target, **fake
+            ) as made,
+            listener.accept()[0],
+        ):
+            until_seen(made, "probe-disk ok")
+            space = made.metric("mlflow_proxy_disk_free_bytes")
+            assert space > 0
+            (tmp_path / "something").write_bytes(bytes(1 << 20))
+            for _ in range(5):
+                for path in ("/readyz?verbose", "/metrics", "/-/admin"):
+                    answer = made.session().get(made.url + path, timeout=60)
+                    assert answer.status_code in (200, 503)
+            assert made.metric("mlflow_proxy_disk_free_bytes") == space
+            assert "took" in until_seen(made, "probe-certificate failed")
+            listener.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+
+def until_seen(made: Service, text: str) -> str:
+    """What /readyz?verbose says as soon as that is in it."""
+    deadline = time.monotonic() + 60
+    while text not in (said := made.anonymous().get(f"{made.url}/readyz?verbose", timeout=60).text):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+    return said
 
 
 async def test_a_look_that_blocks_is_not_begun_again_meanwhile() -> None:
@@ -257,12 +319,19 @@ async def test_our_own_certificate_is_looked_at_too() -> None:
         await look()
 
 
-async def test_a_disk_without_room_is_told(tmp_path: Path) -> None:
-    await looks.disk(tmp_path)()
+def test_a_disk_without_room_is_told(tmp_path: Path) -> None:
+    free, total = looks.space(tmp_path)
+    assert 0 < free <= total
+    looks.enough(51, 1000)
+    with pytest.raises(Failed, match="0 MiB are free"):
+        looks.enough(50, 1000)
+    looks.enough(2 * 2**30 + 1, 2**50)
+    with pytest.raises(Failed, match="2048 MiB are free"):
+        looks.enough(2 * 2**30, 2**50)
     with pytest.raises(Failed, match="MiB are free"):
-        await looks.disk(Path("/proc"))()  # a disk of 0 bytes is full
+        looks.enough(*looks.space(Path("/proc")))  # a disk of 0 bytes is full
     with pytest.raises(Failed, match="can't be looked at"):
-        await looks.disk(tmp_path / "nothing")()
+        looks.space(tmp_path / "nothing")
 
 
 def test_the_age_of_a_secret_is_that_of_its_file(tmp_path: Path) -> None:
@@ -282,8 +351,8 @@ def test_the_age_of_a_secret_is_that_of_its_file(tmp_path: Path) -> None:
         "PROXY_COOKIE_SECRET": files["cookie"],
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": files["key"],
     }
-    assert ages(origins, generated, 1_000_000) == {
-        "MLFLOW_TRACKING_PASSWORD": 86400.0,
-        "MLFLOW_UI_OAUTH_CLIENT_SECRET": 3 * 86400.0,
-        "MLFLOW_CRYPTO_KEK_PASSPHRASE": 4 * 86400.0,
+    assert written(origins, generated) == {
+        "MLFLOW_TRACKING_PASSWORD": 1_000_000 - 86400.0,
+        "MLFLOW_UI_OAUTH_CLIENT_SECRET": 1_000_000 - 3 * 86400.0,
+        "MLFLOW_CRYPTO_KEK_PASSPHRASE": 1_000_000 - 4 * 86400.0,
     }

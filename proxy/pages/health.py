@@ -38,12 +38,15 @@ async def livez(scope: Scope, receive: Receive, send: Send) -> None:
 def readyz(
     state: Readiness,
     probes: Callable[[], Mapping[str, str | None]] = dict,
+    notes: Callable[[], Mapping[str, str]] = dict,
+    /,
     **others: Callable[[], str | None],
 ) -> App:
     """The application: 200 when MLflow is ready, else 503 and why. `?verbose` lists each check.
 
     The list is in Kubernetes' own style (kube-apiserver's /readyz?verbose). `others` are looked at for that
     list alone, by name, and `probes` were before: what is wrong with them mends nothing if no traffic comes.
+    `notes` say more of some of them, by the same names.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,8 +55,10 @@ def readyz(
         ready = state.ready
         if _verbose(scope):
             checks = {**state.checks(), **{name: look() for name, look in others.items()}, **probes()}
+            more = notes()
             lines = [
-                f"[+]{name} ok" if problem is None else f"[-]{name} failed: {_one_line(problem)}"
+                (f"[+]{name} ok" if problem is None else f"[-]{name} failed: {_one_line(problem)}")
+                + (f" ({more[name]})" if name in more else "")
                 for name, problem in checks.items()
             ]
             text = "\n".join([*lines, f"readyz check {'passed' if ready else 'failed'}"])

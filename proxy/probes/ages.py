@@ -8,9 +8,9 @@ from pathlib import Path
 _OF_A_FILE = re.compile(r"file (.+) \((\w+)_FILE\)")
 
 
-def ages(origins: dict[str, str], generated: dict[str, Path], now: float) -> dict[str, float]:
-    """Seconds by variable. `origins` says where each variable was set (settings.Loaded.origin), `generated`
-    where each lies that was made on first start and is set nowhere."""
+def written(origins: dict[str, str], generated: dict[str, Path]) -> dict[str, float]:
+    """When, in Unix seconds by variable. `origins` says where each variable was set (settings.Loaded.origin),
+    `generated` where each lies that was made on first start and is set nowhere."""
     files = {name: path for name, path in generated.items() if origins.get(name, "default") == "default"}
     for name, origin in origins.items():
         match = _OF_A_FILE.fullmatch(origin)
@@ -19,7 +19,7 @@ def ages(origins: dict[str, str], generated: dict[str, Path], now: float) -> dic
     found = {}
     for name, path in sorted(files.items()):
         try:
-            found[name] = max(0.0, now - path.stat().st_mtime)
+            found[name] = path.stat().st_mtime
         except OSError:
             continue  # not made yet, or not ours to look at
     return found

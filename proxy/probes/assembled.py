@@ -12,7 +12,7 @@ from proxy.certificates import remote
 from proxy.metrics import Gauge
 from proxy.mlflow_server import MlflowServer, schema
 from proxy.probes import looks
-from proxy.probes.ages import ages
+from proxy.probes.ages import written
 from proxy.probes.probes import DEADLINE, Look, Probes
 from proxy.settings import Loaded, database_uri
 from proxy.store import Store, StoreUnavailable, tokens
@@ -67,6 +67,8 @@ class Watching:
         self._provider = provider
         self._ends: dict[str, float] = {}
         self._expiring: dict[str, int] = {}
+        self._space: tuple[int, int] | None = None
+        self._written: dict[str, float] = {}
 
         def every() -> float:
             return loaded().settings.probe_interval
@@ -86,7 +88,7 @@ class Watching:
                 "storage": Look(storage, lambda: loaded().settings.probe_storage_interval),
                 "provider": Look(self._ask_provider, every),
                 "certificate": Look(certificates, every),
-                "disk": Look(looks.disk(self._data), every),
+                "disk": Look(looks.InThread(self._disk), every),
                 "tokens": Look(self._tokens, every),
             }
         )
@@ -103,6 +105,14 @@ class Watching:
             raise looks.Failed(str(error)) from None
         if not version:
             raise looks.Failed("MLflow's tables can't be read in the database")
+
+    def _disk(self) -> None:
+        """Look at the files, once for all scrapes until the next look: a network's may not answer at all."""
+        generated = {name: self._data / file for name, file in GENERATED.items()}
+        self._written = written(self._loaded().origin, generated)
+        self._space = None
+        self._space = looks.space(self._data)
+        looks.enough(*self._space)
 
     async def _ask_provider(self) -> None:
         provider = self._provider()
@@ -125,7 +135,7 @@ class Watching:
             raise looks.Failed(str(error)) from None
 
     def gauges(self) -> Iterator[Gauge]:
-        """What there is to read now, of GAUGES; called in another thread."""
+        """What the latest looks have found, of GAUGES; nothing is looked at for it."""
         seen = {name: target for name, target in self.probes.targets.items() if target.looked is not None}
         yield _gauge("probe_success", {(name,): target.problem is None for name, target in seen.items()})
         yield _gauge("probe_duration_seconds", {(name,): target.seconds for name, target in seen.items()})
@@ -137,16 +147,12 @@ class Watching:
             "certificate_not_after_timestamp_seconds",
             {(name,): end for name, end in self._ends.copy().items() if name != looks.OWN},
         )
-        try:
-            free, total = looks.space(self._data)
-        except looks.Failed:
-            pass
-        else:
-            yield _gauge("disk_free_bytes", {(): free})
-            yield _gauge("disk_size_bytes", {(): total})
-        generated = {name: self._data / file for name, file in GENERATED.items()}
-        found = ages(self._loaded().origin, generated, time.time())
-        yield _gauge("secret_age_seconds", {(name,): age for name, age in found.items()})
+        if (space := self._space) is not None:
+            yield _gauge("disk_free_bytes", {(): space[0]})
+            yield _gauge("disk_size_bytes", {(): space[1]})
+        now = time.time()
+        ages = {(name,): max(0.0, now - at) for name, at in self._written.items()}
+        yield _gauge("secret_age_seconds", ages)
         yield _gauge("tokens_expiring", {(name,): number for name, number in self._expiring.copy().items()})
 
 

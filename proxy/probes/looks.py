@@ -72,17 +72,6 @@ def storage(socket: Callable[[], Path | None], seconds: float) -> Callable[[], A
     return look
 
 
-def disk(path: Path) -> Callable[[], Awaitable[None]]:
-    """Whether there is room where the data directory is."""
-
-    async def look() -> None:
-        free, total = space(path)
-        if free <= min(LEAST_FREE * total, LEAST_BYTES):
-            raise Failed(f"{free / 2**20:.0f} MiB are free where the data directory is")
-
-    return look
-
-
 def space(path: Path) -> tuple[int, int]:
     """Bytes free for us and in all, where `path` is. Raises Failed."""
     try:
@@ -90,6 +79,12 @@ def space(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise Failed(f"the data directory can't be looked at ({error.strerror})") from None
     return usage.free, usage.total
+
+
+def enough(free: int, total: int) -> None:
+    """Whether there is room on a disk of so many bytes. Raises Failed where there is not."""
+    if free <= min(LEAST_FREE * total, LEAST_BYTES):
+        raise Failed(f"{free / 2**20:.0f} MiB are free where the data directory is")
 
 
 def certificates(

@@ -52,6 +52,20 @@ class Probes:
             if target.looked is not None
         }
 
+    def notes(self) -> dict[str, str]:
+        """Of the same: how long the latest look took, how long ago, and since when it is not well."""
+        now = time.time()
+        found = {}
+        for name, target in self.targets.items():
+            if target.looked is None:
+                continue
+            note = f"took {target.seconds:.3g} s, {now - target.looked:.0f} s ago"
+            if target.problem is not None:
+                well = target.last_success
+                note += "; never well yet" if well is None else f"; last well {now - well:.0f} s ago"
+            found[f"probe-{name}"] = note
+        return found
+
     async def run(self) -> None:
         """Look, for ever."""
         async with asyncio.TaskGroup() as group:
