@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -143,6 +144,17 @@ def test_the_table_of_alerts_is_the_rules() -> None:
         name: (alert["labels"]["severity"], alert["annotations"]["runbook_url"].removeprefix("docs/"))
         for name, alert in ALERTS.items()
     }
+
+
+def test_each_probe_and_each_dashboard_is_explained() -> None:
+    text = (PROJECT / "docs/operations.md").read_text()
+    for probe in VALUES["probe"]:
+        assert f"\n| `{probe}` | " in text, probe
+    for path in (MONITORING / "grafana" / "dashboards").glob("*.json"):
+        title = json.loads(path.read_text())["title"].partition(": ")[2]
+        assert f"\n| {title} | " in text, title
+    for path in (MONITORING / "logs").iterdir():
+        assert path.name in text, path.name
 
 
 def test_what_the_pages_for_operators_point_at_is_there() -> None:
