@@ -64,7 +64,7 @@ def test_a_killed_instance_holds_nothing(tmp_path: Path) -> None:
 def test_a_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     with data_dir.lock(tmp_path, "a"):
         child = subprocess.Popen(
-            [sys.executable, "-c", "import time; print(); time.sleep(60)"],
+            [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
             close_fds=False,
             stdout=subprocess.PIPE,
         )

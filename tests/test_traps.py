@@ -21,7 +21,7 @@ import wire
 from service import PASSWORD, USER, Service
 from tap import Tap, arguments, descendants, environment, socket_of, tapped, web_server
 
-from proxy import http1, serve
+from proxy import http1, servers
 
 API = "/api/2.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
@@ -187,7 +187,7 @@ def test_trap_8_mlflow_keeps_an_idle_connection_longer_than_we_do(service: Servi
     command = arguments(web_server(service))
     seconds = float(command[command.index("--timeout-keep-alive") + 1])
     assert seconds >= 2 * http1.IDLE_SECONDS
-    assert serve.KEEP_ALIVE_SECONDS > 60  # and so do we for our clients
+    assert servers.KEEP_ALIVE_SECONDS > 60  # and so do we for our clients
     with socket.socket(socket.AF_UNIX) as idle:
         idle.connect(str(socket_of(service)))
         idle.settimeout(10)
