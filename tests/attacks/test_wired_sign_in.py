@@ -470,6 +470,39 @@ def test_a_session_is_worth_nothing_at_the_doors_of_jobs_and_scraper(
     assert (answer.status, answer.cookies) == (404, [])
 
 
+def test_an_open_page_gets_its_files_when_its_session_is_over_and_nothing_else(
+    provider: fake_provider.Provider, site: Wired
+) -> None:
+    """What it loads late it can still show, so that it can offer to sign in again."""
+    browser = signed_in(site)
+    over = SCRIPT | {"Cookie": cookie_of(site, browser)}
+    assert browser.post(f"{site.url}/oauth2/sign_out", {}).status in (200, 302, 303)
+    file = f"{site.url}/static-files/static/js/late.js"
+    site.mlflow.arrived.clear()
+    for method in ("GET", "HEAD"):
+        assert Browser().ask(method, file, over).status == 200
+    assert len(site.mlflow.arrived) == 2
+    for arrived in site.mlflow.arrived:
+        assert b"x-forwarded-user" not in arrived.lower()
+        assert b"mlflow_proxy_" not in arrived.lower()
+    site.mlflow.arrived.clear()
+    for method, path in (
+        ("POST", "/static-files/static/js/late.js"),
+        ("DELETE", "/static-files/static/js/late.js"),
+        ("GET", "/static-files"),
+        ("GET", "/"),
+        ("GET", "/ajax-api/2.0/mlflow/experiments/search"),
+        ("GET", "/get-artifact?path=x&run_uuid=y"),
+        ("GET", "/-/account"),
+        ("GET", "/oauth2/userinfo"),
+    ):
+        assert Browser().ask(method, site.url + path, over).status == 401, (method, path)
+    forged = {"Cookie": f"{site.parts.sessions.cookie_name}={'A' * 120}"}
+    for headers in (SCRIPT, SCRIPT | forged):
+        assert Browser().get(file, headers).status == 401
+    assert not site.mlflow.arrived
+
+
 # ---- two credentials, or none ----
 
 
@@ -657,8 +690,20 @@ def test_the_page_with_our_script_is_the_same_for_everybody(
     assert answers[0].body == answers[1].body
     assert answers[0].header("etag") == answers[1].header("etag")
     assert b"ada" not in answers[0].body
+    assert b"/-/ui.js" in answers[0].body.replace(b'"-/', b'"/-/')
+    assert b"data-sessions" not in answers[0].body
     asked = {"If-None-Match": answers[0].header("etag") or ""}
     assert Browser().get(f"{site.url}/", SCRIPT | asked).status == 401  # it tells nobody that he has it
+
+
+def test_where_nobody_signs_in_the_page_offers_no_signing_out(
+    provider: fake_provider.Provider, tmp_path: Path
+) -> None:
+    nothing = {"oauth_issuer_url": None, "oauth_client_id": None, "oauth_client_secret": None}
+    with wired(provider.issuer, tmp_path, **nothing) as site:
+        page = Browser().get(f"{site.url}/", {"Authorization": BASIC})
+        assert page.status == 200
+        assert b" data-sessions=no " in page.body
 
 
 def test_a_link_to_sign_out_leads_to_the_button_and_claims_nothing(
