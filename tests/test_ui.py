@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import brotli
 import pytest
 from ui_site import CODE, INDEX, PICTURE, SCRIPT, Answer, UiSite, files, serving, until
 
+from proxy.app import _back_soon
 from proxy.codings import zstd
 from proxy.ui import conditions, pack
 from proxy.ui.files import folder, scan
@@ -168,8 +170,9 @@ def test_a_part_of_what_has_changed_is_the_whole_new_thing(site: UiSite) -> None
         assert site.get(MAIN, Range="bytes=0-9", If_Range=other).body == CODE.encode()
 
 
-def test_who_takes_nothing_as_it_is_gets_no_part(site: UiSite) -> None:
-    answer = site.get(MAIN, Accept_Encoding="br, identity;q=0", Range="bytes=0-9")
+@pytest.mark.parametrize("path", [MAIN, "/"])
+def test_who_takes_nothing_as_it_is_gets_no_part(site: UiSite, path: str) -> None:
+    answer = site.get(path, Accept_Encoding="br, identity;q=0", Range="bytes=0-9")
     assert (answer.status, answer.coding) == (200, "br")
 
 
@@ -372,6 +375,29 @@ def test_a_client_that_leaves_in_the_middle_ends_its_answer(site: UiSite) -> Non
 def test_tags_are_compared_as_they_are_written(tags: bytes, etag: bytes, strong: bool, weak: bool) -> None:
     assert conditions.matches(tags, etag, weakly=False) is strong
     assert conditions.matches(tags, etag, weakly=True) is weak
+
+
+@pytest.mark.parametrize(
+    ("up", "away_for", "given"),
+    [
+        (True, None, True),
+        (True, 1000.0, True),
+        (False, 1.0, True),
+        (False, 61.0, False),
+        (False, None, False),
+    ],
+)
+def test_the_page_is_given_while_what_it_calls_will_be_held_until_mlflow_is_back(
+    up: bool, away_for: float | None, given: bool
+) -> None:
+    """Else a page that waits is, which needs nothing of MLflow."""
+
+    class Mlflow:
+        def __init__(self) -> None:
+            self.up = up
+            self.away_since = None if away_for is None else time.monotonic() - away_for
+
+    assert _back_soon(Mlflow(), 60.0) is given  # type: ignore[arg-type]
 
 
 def test_the_installed_mlflows_files_are_found_and_nearly_all_last() -> None:
