@@ -234,6 +234,41 @@ def test_a_line_without_an_end_takes_no_memory(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["foreign_lines"] == 1
 
 
+def test_a_line_that_is_too_long_takes_none_of_those_beside_it_along(tmp_path: Path) -> None:
+    """Nor is its end, where a block of it begins like a line of ours, taken for one."""
+    world = World(1, START)
+    quiet(world, ada(), 1)
+    access, _ = world.write(tmp_path, parts=1)
+    lines = access[0].read_bytes().splitlines(keepends=True)
+    middle = len(lines) // 2
+    log = tmp_path / "long"
+    log.write_bytes(
+        b"x" * (1 << 18)
+        + b"".join(lines[:middle])
+        + b"y" * (1 << 20)
+        + b"\n"
+        + b"".join(lines[middle:])
+        + b"z" * (1 << 19)
+    )
+    report = told(log)
+    assert report["foreign_lines"] == 3
+    assert report["requests"] == len(lines) - 1  # the first is the end of what is too long
+
+
+def test_a_file_is_read_once_and_a_name_is_a_name_before_it_is_a_pattern(tmp_path: Path) -> None:
+    world = World(1, START)
+    quiet(world, ada(), 1)
+    access, _ = world.write(tmp_path, parts=1)
+    log = access[0].rename(tmp_path / "log[1]")
+    requests = len(log.read_bytes().splitlines())
+    (tmp_path / "log1").write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:7]))
+    (tmp_path / "link").symlink_to(log)
+    report = told(log, tmp_path / "link", str(tmp_path / "log[[]1]"), log)
+    assert (report["files"], report["requests"]) == ([str(log)], requests)
+    assert told(str(tmp_path / "lo*1"))["requests"] == 7
+    assert told(str(tmp_path / "lo*"))["requests"] == requests + 7
+
+
 def test_what_can_t_be_read_is_said_and_ends_with_2(tmp_path: Path) -> None:
     world = World(1, START)
     quiet(world, ada(), 2)

@@ -246,6 +246,14 @@ def test_a_user_who_is_removed_takes_tokens_and_sessions_along(leaving: Replica)
     assert "was revoked" in asyncio.run(leaving.why(secret))
 
 
+def test_a_user_is_removed_however_the_accent_in_the_name_is_written(leaving: Replica) -> None:
+    assert leaving.settings.users_file is not None
+    users.add(leaving.settings.users_file, "Zo\u00eb", "a long enough password", Role.EDITOR)
+    create_token(leaving.settings, user="Zo\u00eb", name="job", lifetime=DAY)
+    assert "; 1 token was revoked." in users_command(leaving.settings, "remove", "Zoe\u0308")
+    assert [token.state for token in list_tokens(leaving.settings, "Zo\u00eb")] == ["revoked"]
+
+
 def test_somebody_new_of_a_name_does_not_get_the_old_tokens(leaving: Replica) -> None:
     """The line was taken out by hand, as with htpasswd -D."""
     secret = left_of_ann(leaving)
