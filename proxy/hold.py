@@ -149,34 +149,11 @@ class Hold:
         """Users who have as many requests in MLflow as one may, and more that wait."""
         return sum(slots.users_held_up() for slots in self._slots)
 
-    async def line_up(self, slots: Slots, user: str, *, browser: bool) -> None:
-        """Wait for a place and take it. Raises Refused (503) as `place` does."""
+    def line_up(self, slots: Slots, user: str, *, browser: bool) -> InLine:
+        """Begin to wait for a place, where `Slots.enter` said no. Raises Refused (503) when too many wait."""
         if slots not in self._slots:
             self._slots.append(slots)
-        with self._one_more(None, user):
-            held_up = slots.held_up(user)
-            self.waited["user" if held_up else "place"] += 1
-            waiter = slots.line_up(user, browser=browser)
-            timer = asyncio.get_running_loop().call_later(self.seconds, slots.too_late, waiter)
-            try:
-                outcome = await waiter.done
-            except asyncio.CancelledError:
-                slots.forget(waiter)
-                raise
-            finally:
-                timer.cancel()
-        if outcome is Outcome.IN:
-            return
-        if outcome is Outcome.GAVE_WAY:
-            why = "As many requests wait as may (PROXY_HOLD_REQUESTS), most of them yours; this one gave way"
-        elif held_up:
-            why = (
-                f"{slots.per_user} requests of yours, as many as one user may have in MLflow "
-                f"(PROXY_USER_CONCURRENCY), have kept this one waiting for {self.seconds:g} s; it"
-            )
-        else:
-            why = f"MLflow has been busy with other requests for {self.seconds:g} s; this one"
-        raise _overloaded(f"{why} was not sent. Try again.")
+        return InLine(self, slots, user, browser=browser)
 
     async def until_jobs(self, submissions: Submissions) -> None:
         """Wait until jobs may be submitted. Raises Refused (503) when that takes too long."""
@@ -187,18 +164,77 @@ class Hold:
                 if left <= 0 or not await submissions.wait(left):
                     raise self._not_ready("its jobs are being handed over to another process")
 
-    def _one_more(self, why: str | None, user: str = "") -> _Waiting:
+    def _one_more(self, why: str) -> _Waiting:
+        self.make_room("")
+        return _Waiting(self, why)
+
+    def make_room(self, user: str) -> None:
+        """See to it that one more of that user may wait. Raises Refused (503)."""
         if self.waiting >= self._requests and not any(slots.make_room(user) for slots in self._slots):
             raise _overloaded(
                 f"{self.waiting} requests are waiting already (PROXY_HOLD_REQUESTS). Try again."
             )
-        return _Waiting(self, why)
 
-    def count(self, why: str | None, number: int) -> None:
+    def count(self, why: str, number: int) -> None:
         self.waiting += number
-        if why is not None:
-            self._waits[why] += number
-            self.waited[why] += max(0, number)
+        self._waits[why] += number
+        self.waited[why] += max(0, number)
+
+
+class InLine:
+    """One request that waits for a place (Hold.line_up), until one of its methods has ended that."""
+
+    __slots__ = ("_held_up", "_hold", "_slots", "_timer", "waiter")
+
+    def __init__(self, hold: Hold, slots: Slots, user: str, *, browser: bool) -> None:
+        hold.make_room(user)
+        self._hold = hold
+        self._slots = slots
+        self._held_up = slots.held_up(user)
+        hold.waited["user" if self._held_up else "place"] += 1
+        hold.waiting += 1
+        self.waiter = slots.line_up(user, browser=browser)
+        self._timer = asyncio.get_running_loop().call_later(hold.seconds, slots.too_late, self.waiter)
+
+    async def over(self) -> None:
+        """Wait for the place and take it. Raises Refused (503) as `Hold.place` does."""
+        try:
+            outcome = await self.waiter.done
+        except asyncio.CancelledError:
+            self._slots.forget(self.waiter)
+            raise
+        finally:
+            self._end()
+        self._check(outcome)
+
+    def taken(self) -> None:
+        """The waiter is done: take its place. Raises Refused (503) where there is none."""
+        self._end()
+        self._check(self.waiter.done.result())
+
+    def leave(self) -> None:
+        """Wait no longer, and have no place."""
+        self._slots.forget(self.waiter)
+        self._end()
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        self._hold.waiting -= 1
+
+    def _check(self, outcome: Outcome) -> None:
+        if outcome is Outcome.IN:
+            return
+        seconds = self._hold.seconds
+        if outcome is Outcome.GAVE_WAY:
+            why = "As many requests wait as may (PROXY_HOLD_REQUESTS), most of them yours; this one gave way"
+        elif self._held_up:
+            why = (
+                f"{self._slots.per_user} requests of yours, as many as one user may have in MLflow "
+                f"(PROXY_USER_CONCURRENCY), have kept this one waiting for {seconds:g} s; it"
+            )
+        else:
+            why = f"MLflow has been busy with other requests for {seconds:g} s; this one"
+        raise _overloaded(f"{why} was not sent. Try again.")
 
 
 class Place:
@@ -224,7 +260,7 @@ class Place:
         try:
             while slots is not None:
                 if not slots.enter(self._user):
-                    await self._hold.line_up(slots, self._user, browser=self._browser)
+                    await self._hold.line_up(slots, self._user, browser=self._browser).over()
                 self._taken.append(slots)
                 slots = slots.within
             if self._operation is not None and self._operation.submits_job:
@@ -253,7 +289,7 @@ class Place:
 class _Waiting:
     __slots__ = ("_hold", "_why")
 
-    def __init__(self, hold: Hold, why: str | None) -> None:
+    def __init__(self, hold: Hold, why: str) -> None:
         self._hold = hold
         self._why = why
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import bcrypt
+import packs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -279,6 +280,7 @@ class Ours(Arrangement):
     def command(self) -> Sequence[str]:
         (self.folder / "users").write_text(f"{USER}:{hashed()}:editor\n")
         (self.folder / "mlflow").mkdir()
+        packs.put_into(self.folder / "data")
         return [PROXY, "serve"]
 
     @property

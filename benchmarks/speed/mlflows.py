@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import packs
 from arrangements import BASIC, PASSWORD, PROXY, USER, Arrangement, hashed
 
 MLFLOW = str(Path(sys.executable).with_name("mlflow"))
@@ -69,6 +70,7 @@ class Proxied(Arrangement):
 
     def command(self) -> Sequence[str]:
         (self.folder / "users").write_text(f"{USER}:{hashed()}:editor\n")
+        packs.put_into(self.folder / "data")
         return [PROXY, "serve"]
 
     @property
