@@ -151,7 +151,9 @@ class Watching:
             yield _gauge("disk_free_bytes", {(): space[0]})
             yield _gauge("disk_size_bytes", {(): space[1]})
         now = time.time()
-        ages = {(name,): max(0.0, now - at) for name, at in self._written.items()}
+        ages: dict[tuple[str, ...], float] = {
+            (name,): max(0.0, now - at) for name, at in self._written.items()
+        }
         yield _gauge("secret_age_seconds", ages)
         yield _gauge("tokens_expiring", {(name,): number for name, number in self._expiring.copy().items()})
 
