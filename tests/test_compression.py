@@ -131,6 +131,7 @@ def test_head_says_what_get_would(rig: Rig) -> None:
         assert answer.header("content-encoding") == "zstd"
         assert answer.header("content-length") is None
         assert client.ask("GET", FLASK).status == 200, "nothing of a body came before it"
+    assert rig.logged(request_id=answer.header("x-request-id"))["bytes_out"] == 0
 
 
 @pytest.mark.parametrize("asked", [ALL, GZIP])
