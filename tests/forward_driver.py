@@ -119,6 +119,9 @@ async def main(control: int, told: dict[str, Any]) -> None:
     while line := await reader.readline():
         if "up" in (asked := json.loads(line)):
             (mlflow.is_up.set if asked["up"] else mlflow.is_up.clear)()
+        if "revoked" in asked:
+            for passage in list(watchdog.passages):
+                passage.revoke()
         writer.write(json.dumps(standing(apps, watchdog, hold, metrics, server)).encode() + b"\n")
     for task in tasks:
         task.cancel()

@@ -224,7 +224,8 @@ class Rig:
         return answer
 
     def standing(self, **told: Any) -> dict[str, Any]:
-        """How things stand in the proxy; `up` sets whether MLflow is."""
+        """How things stand in the proxy; `up` sets whether MLflow is, `revoked` revokes the credentials
+        of all that is under way."""
         self.control.write(json.dumps(told) + "\n")
         self.control.flush()
         return self.control_line()

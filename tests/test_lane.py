@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from forwarding import ARTIFACT, BASIC, CREATE, FLASK, Rig, head, response, rigged, told, until
+from forwarding import ARTIFACT, BASIC, CREATE, FLASK, Client, Rig, head, response, rigged, told, until
 
 LOG_METRIC = "/api/2.0/mlflow/runs/log-metric"
 
@@ -163,6 +163,100 @@ def test_a_request_that_failed_at_mlflow_is_sent_again_from_the_lane(rig: Rig, f
         {"lost": "reset", "crash": "crashed", "away": "unavailable"}.get(failure, failure)
     ]
     until(lambda: rig.at_rest(clients=0))
+
+
+@pytest.fixture
+def narrow() -> Iterator[Rig]:
+    """With one place in MLflow, and a connection to it that is idle."""
+    with rigged(mlflow_concurrency=1, hold_seconds=3) as rig:
+        assert rig.ask("GET", FLASK).status == 200
+        until(lambda: rig.at_rest(clients=0, idle=1))
+        yield rig
+
+
+def occupied(rig: Rig, wait: float) -> Client:
+    """One whose request has the place for so long."""
+    client = rig.client()
+    client.request("GET", told(FLASK, wait=wait, mark="first"))
+    until(lambda: rig.standing()["slots"] == 1)
+    return client
+
+
+def queued(rig: Rig, mark: str, body: bytes = b"{}") -> Client:
+    """One whose request waits for it, without a task."""
+    before = rig.standing()
+    client = rig.client()
+    client.request("POST", told(LOG_METRIC, mark=mark), body=body)
+    now = until(lambda: (now := rig.standing())["waiting"] > before["waiting"] and now)
+    assert (now["tasks"], now["bytes_held"]) == (before["tasks"], before["bytes_held"] + len(body))
+    return client
+
+
+def marks(rig: Rig) -> list[str]:
+    """Of those that MLflow was asked, in their order."""
+    return [event["target"].rpartition("=")[2] for event in rig.events("head") if "mark=" in event["target"]]
+
+
+def test_who_waits_for_a_place_waits_in_the_lane_and_is_let_in_in_turn(narrow: Rig) -> None:
+    first = occupied(narrow, 1)
+    waiting = [queued(narrow, mark) for mark in "abc"]
+    waiting[1].send(head("GET", told(FLASK, mark="d")))  # waits for the one before it, too
+    assert first.answer().status == 200
+    for client, mark in zip(waiting, "abc", strict=True):
+        assert client.answer().json()["body"] == "{}"
+        assert narrow.logged(path=LOG_METRIC)["status"] == 200, mark
+    assert waiting[1].answer().json()["target"] == told(FLASK, mark="d")
+    assert sorted(marks(narrow)) == ["a", "b", "c", "d", "first"]
+    assert [mark for mark in marks(narrow) if mark in "ac"] == ["a", "c"]
+    until(narrow.at_rest)
+
+
+def test_who_leaves_while_waiting_is_never_heard_of_by_mlflow(narrow: Rig) -> None:
+    first = occupied(narrow, 1)
+    leaves, stays = queued(narrow, "leaves"), queued(narrow, "stays")
+    leaves.sock.close()
+    until(lambda: narrow.standing()["waiting"] == 1)
+    assert (first.answer().status, stays.answer().status) == (200, 200)
+    line = narrow.logged(error="client_gone")
+    assert (line["path"], line["mlflow_ms"]) == (LOG_METRIC, None)
+    assert marks(narrow) == ["first", "stays"]
+    until(narrow.at_rest)
+
+
+def test_whose_credential_is_revoked_while_waiting_is_refused(narrow: Rig) -> None:
+    first = occupied(narrow, 1)
+    waiting = queued(narrow, "revoked")
+    narrow.standing(revoked=True)
+    answer = waiting.answer()
+    assert (answer.status, first.answer().status) == (401, 200)
+    assert "was revoked" in answer.json()["message"]
+    assert narrow.logged(path=LOG_METRIC)["error"] == "revoked"
+    assert marks(narrow) == ["first"]
+    until(narrow.at_rest)
+
+
+def test_who_waits_too_long_is_told_to_try_again(narrow: Rig) -> None:
+    first = occupied(narrow, 6)
+    answer = queued(narrow, "late").answer()
+    assert (answer.status, answer.header("retry-after")) == (503, "2")
+    assert "1 requests of yours" in answer.json()["message"]
+    line = narrow.logged(path=LOG_METRIC)
+    assert (line["status"], line["refusal"], line["bytes_in"]) == (503, "overloaded", 2)
+    assert first.answer().status == 200
+    assert marks(narrow) == ["first"]
+    until(narrow.at_rest)
+
+
+def test_who_waits_for_a_place_waits_on_for_mlflow_where_that_goes_away(narrow: Rig) -> None:
+    first = occupied(narrow, 1)
+    waiting = [queued(narrow, mark) for mark in "ab"]
+    narrow.standing(up=False)
+    assert first.answer().status == 200
+    until(lambda: narrow.metric('mlflow_proxy_held_requests{reason="mlflow"}') == 1)
+    narrow.standing(up=True)
+    assert [client.answer().status for client in waiting] == [200, 200]
+    assert marks(narrow) == ["first", "a", "b"]
+    until(narrow.at_rest)
 
 
 def test_what_must_not_be_done_twice_is_not(rig: Rig) -> None:

@@ -41,11 +41,6 @@ class Pool:
         connection.inode = inode
         return connection
 
-    @property
-    def has_idle(self) -> bool:
-        """Whether `idle` may find one."""
-        return bool(self._idle)
-
     def idle(self) -> Connection | None:
         """An idle connection, where there is one.
 

@@ -48,7 +48,7 @@ class Lane:
         way = self._way(scope["method"], scope["raw_path"])
         if way is None or not asked.plain or len(body) > ours.rules.body_limit:
             return False
-        if not ours.hold.mlflow.up or not ours.pool.has_idle:
+        if not ours.hold.mlflow.up:
             return False
         exchange = self.edge.arrival(scope, asked)
         try:
@@ -57,8 +57,7 @@ class Lane:
                 return False
             scope["path"], scope["raw_path"] = way.route.path
             data = ours.verified(exchange, body)
-            request = Request(client, scope, asked, exchange, way.slots, body, data, house)
-            if self._begin(request):
+            if self._begin(Request(client, scope, asked, exchange, way.slots, body, data, house)):
                 return True
         except Refused as refused:
             app = raising(refused)

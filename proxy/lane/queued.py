@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.exchange import Refused
 from proxy.forward import ClientGone, revoked
-from proxy.lane.crossing import App, Request, raising
+from proxy.lane.crossing import Request, raising
 from proxy.slots import Outcome, Slots
 from proxy.watchdog import Passage
 
@@ -58,7 +58,7 @@ class Queued(Passage):
         try:
             self._line.taken()
         except Refused as refused:
-            lane.carry_on(request, raising(refused), request.body)
+            self._end(refused)
             return
         if lane.forwarder.hold.mlflow.up and lane.send(request):
             return
@@ -79,11 +79,15 @@ class Queued(Passage):
             return
         self._stop()
         self._line.leave()
-        app: App = self._lane.forwarder
         if self.why is not None:
             self.exchange.error = self.why
-            app = raising(revoked() if self.why == "revoked" else ClientGone())
-        self._lane.carry_on(self._request, app, self._request.body)
+            self._end(revoked() if self.why == "revoked" else ClientGone())
+            return
+        self._lane.carry_on(self._request, self._lane.forwarder, self._request.body)
+
+    def _end(self, error: Refused | ClientGone) -> None:
+        self.exchange.bytes_in = len(self._request.body)
+        self._lane.carry_on(self._request, raising(error), b"")
 
     def stop(self) -> None:
         """End it: `why` tells."""
