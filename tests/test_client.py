@@ -190,9 +190,10 @@ def test_what_is_kept_is_its_owners_alone(person: Person) -> None:
 def test_a_writer_that_is_killed_leaves_a_whole_file(person: Person) -> None:
     script = (
         "from mlflow_proxy_client.credentials import *\n"
-        "file = CredentialsFile()\nprint(flush=True)\n"
+        "file = CredentialsFile()\n"
         "for number in range(10**9):\n"
         " with file.locked(): file.put(f'https://{number % 50}.example.com', Entry('x' * 2000))\n"
+        " print(end='' if number else '\\n', flush=True)\n"
     )
     for wait in range(8):
         process = subprocess.Popen(
