@@ -257,6 +257,17 @@ def test_a_revoked_token_is_refused_with_the_next_request(target: Target) -> Non
         assert "retry-after" not in answer.headers
 
 
+def logged(target: Target, path: str) -> dict[str, Any]:
+    """The access log's line of an upload, which comes a little after the answer."""
+    deadline = time.monotonic() + 30
+    while True:
+        for line in target.service.access_log():
+            if (line["path"], line["method"]) == (path, "PUT"):
+                return line
+        assert time.monotonic() < deadline, "it is not in the access log"
+        time.sleep(0.1)
+
+
 def test_a_token_revoked_in_mid_upload_ends_the_upload(target: Target) -> None:
     found = make(target)
     path = ARTIFACT.format(f"{target.experiment}/mid-{next(numbers)}")
@@ -275,8 +286,7 @@ def test_a_token_revoked_in_mid_upload_ends_the_upload(target: Target) -> None:
         assert time.monotonic() - revoked < POLL_SECONDS + 1
     assert answer.status == 401
     assert target.ask("edda", "GET", path).status == 404
-    lines = [line for line in target.service.access_log() if line["path"] == path and line["method"] == "PUT"]
-    assert [line["error"] for line in lines] == ["revoked"]
+    assert logged(target, path)["error"] == "revoked"
 
 
 def test_an_upload_with_another_token_of_the_same_owner_goes_on(target: Target) -> None:

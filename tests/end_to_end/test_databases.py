@@ -77,7 +77,7 @@ def test_a_stopped_database_is_missed_within_seconds_and_found_again(
         assert time.monotonic() - stopped < 10
         assert "database" in ready.text
         assert "OperationalError" not in ready.text
-        assert re.search("can't be reached: .*OperationalError.*(refused|Can't connect)", service.log())
+        wait_for_driver(service)
         answer = service.session().post(service.url + SEARCH, json={"max_results": 1}, timeout=100)
         assert answer.status_code == 503
         assert answer.json()["error_code"] == "TEMPORARILY_UNAVAILABLE"
@@ -105,6 +105,15 @@ def test_a_wrong_password_is_said_while_it_starts(server: Database, tmp_path: Pa
                 break
             assert time.monotonic() < deadline, text
             time.sleep(0.5)
+
+
+def wait_for_driver(service: Service) -> None:
+    """Until the log has the driver's own words, of a connection that ended or of one that was not taken."""
+    words = "refused|Can't connect|terminating|closed the connection|Lost connection|gone away"
+    deadline = time.monotonic() + 30
+    while not re.search(f"can't be reached: .*OperationalError.*({words})", service.log()):
+        assert time.monotonic() < deadline, service.log()
+        time.sleep(0.2)
 
 
 def probe(service: Service, status: int, patience: float = 5) -> requests.Response:
