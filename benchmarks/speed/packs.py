@@ -18,7 +18,7 @@ from proxy.ui import files
 
 
 def put_into(data: Path) -> None:
-    """Give a data directory that is still to be made the packs. Exits where they can't be made."""
+    """Make a data directory that has the packs. Exits where they can't be made."""
     data.mkdir(mode=0o700)
     shutil.copytree(made(), data / "ui")
 

@@ -81,7 +81,6 @@ class Crowded(Ours):
             oauth_issuer_url=ISSUER,
             oauth_client_id="bench",
         )
-        (self.folder / "data").mkdir(mode=0o700)
         Store.open(settings).close()
         engine = sa.create_engine(proxy_database_uri(settings))
         token = self._token()
