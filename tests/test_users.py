@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bcrypt
@@ -114,6 +115,17 @@ def test_a_second_change_within_one_tick_of_the_clock_is_seen(path: Path) -> Non
         with path.open("r+") as same_file:  # the same inode and size
             same_file.write("bob")
         assert list(file.current()) == ["bob"]
+
+
+def test_a_file_that_has_long_lain_still_is_read_again_once_it_changes(path: Path) -> None:
+    path.write_text(f"ann:{BCRYPT}:admin\n")
+    file = UsersFile(path)
+    time.sleep(0.3)  # so long that its times tell of any further change
+    assert list(file.current()) == ["ann"]
+    path.write_text(f"bob:{BCRYPT}\n")
+    deadline = time.monotonic() + 5
+    while list(file.current()) != ["bob"]:
+        assert time.monotonic() < deadline, "the change is not noticed"
 
 
 def test_a_file_that_became_wrong_changes_nothing_and_is_said_once(
