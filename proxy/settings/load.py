@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from proxy.settings.database import absolute, driver_uri, names_database
 from proxy.settings.fields import Settings
 from proxy.settings.listening import listening_warnings
 from proxy.settings.sign_in import sign_in_warnings
-from proxy.settings.sources import Problems, Read, Source, named_files, read_env_file, read_yaml
+from proxy.settings.sources import FileRead, Problems, Read, Source, named_files, read_env_file, read_yaml
 from proxy.settings.variables import FILE_NAMES, KNOWN, SETTINGS, nearest, nearest_of_the_user
 
 # Further databases of MLflow's, which need their driver named as the main one does.
@@ -43,6 +43,8 @@ class Loaded:
     environment."""
     warnings: tuple[str, ...] = ()
     """What is no error and yet not likely meant, a line each; to be printed at start."""
+    files: Mapping[str, FileRead] = field(default_factory=dict, repr=False)
+    """The files that NAME_FILE named and that gave a variable its value, by variable."""
 
 
 def load(
@@ -51,13 +53,15 @@ def load(
     directory: Path | None = None,
     *,
     may_be_absent: Collection[str] = (),
+    without: Collection[str] = (),
 ) -> Loaded:
     """Reads the settings from all sources, strongest first: options, environment, files, mlflow.env, YAML,
     defaults.
 
     ``options`` are by variable (see ``options()``), ``environ`` is the process's environment unless given,
     and ``directory`` (the working directory unless given) is where mlflow.env, config/ and relative paths are
-    looked up. ``may_be_absent`` names file settings whose file a command is about to make.
+    looked up. ``may_be_absent`` names file settings whose file a command is about to make, ``without``
+    variables that are left out wherever they stand.
 
     Raises UserError with a line for every problem: the setting, where it was set, what would be right.
     """
@@ -66,6 +70,7 @@ def load(
     problems = Problems()
     reads = _read_all(options or {}, environ, directory, problems)
     for read in reads:
+        read.texts = {name: text for name, text in read.texts.items() if name not in without}
         _check_names(read, problems)
     given = {name for read in reads[:2] for name, text in read.texts.items() if text.strip()}
     files = named_files(reads, FILE_NAMES, given, directory, problems)
@@ -88,6 +93,7 @@ def load(
         {name: origin.get(name, "default") for name in (*SETTINGS, *passthrough)},
         passthrough,
         _warnings(reads, environ, settings, origin),
+        files.files,
     )
 
 
@@ -194,6 +200,7 @@ def _absolute(texts: Mapping[str, str], directory: Path) -> dict[str, str]:
                 "MLFLOW_BACKEND_STORE_URI",
                 "MLFLOW_DEFAULT_ARTIFACT_ROOT",
                 "PROXY_DATABASE_URL",
+                "PROXY_BACKUP_DESTINATION",
                 *_OTHER_DATABASES,
             )
             and text.strip()
