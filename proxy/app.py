@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from proxy import oauth2, ui_script
 from proxy.auth.tokens.tokens import Tokens
 from proxy.callers import Callers, SignInParts
+from proxy.doctor.visits import Visits
 from proxy.edge import Edge
 from proxy.forward import Forwarder, Rules
 from proxy.gate import Gate, Page, SignIn, pages_alone
@@ -75,9 +76,10 @@ def applications(
     history: History | None = None,
     ui: Keeper | None = None,
     tracing: Tracing | None = None,
+    visits: Visits | None = None,
 ) -> Applications:
     """Put the service together; nothing runs yet. `before` are the ways of the one that this replaces;
-    without `ui`, MLflow serves its own files."""
+    without `ui`, MLflow serves its own files; `visits` are the doctor's."""
     prefix = urlsplit(settings.public_url).path.rstrip("/") if settings.public_url else ""
     shared = ways(settings, mlflow, mlflow.socket, before)
     hold, spool = shared.hold, shared.spool
@@ -163,6 +165,8 @@ def applications(
             stall=settings.stall_timeout,
             compress=settings.compression,
         )
+    if visits is not None:
+        visits.moves_to(pages)
     gate = Gate(
         pages,
         answers,

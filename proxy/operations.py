@@ -74,6 +74,7 @@ OWN = {
         Operation("sign-in", Access.OPEN, native=True),
         Operation("own", Access.READ, native=True, body="none"),
         Operation("admin", Access.ADMIN, native=True, body="none"),
+        Operation("doctor", Access.OPEN, native=True, body="stream"),
     )
 }
 """The operations of our own pages, by name."""
