@@ -25,6 +25,7 @@ import uvloop
 from proxy import __version__, certificates, control, data_dir, first_start, logs
 from proxy.app import applications
 from proxy.callers import Callers, grounded, opened
+from proxy.doctor.visits import Visits
 from proxy.history import History
 from proxy.house import Door, House, Houses
 from proxy.metrics import Metrics
@@ -91,7 +92,8 @@ async def _serve(
     tls, authority = certificates.prepare(settings)
     log.info("serving at %s; MLflow is being started", url)
     jobs_token = secrets.token_urlsafe(32)
-    metrics = Metrics(version=__version__, mlflow_version=importlib.metadata.version("mlflow"))
+    mlflow_version = importlib.metadata.version("mlflow")
+    metrics = Metrics(version=__version__, mlflow_version=mlflow_version)
     access_log = logs.AccessLog(settings.log_format, logs.access_output(settings))
     metrics.log_lines_dropped = lambda: access_log.dropped + application_log.dropped
     if tls is not None:
@@ -132,6 +134,7 @@ async def _serve(
         )
         metrics.gauges = watching.gauges
         history = History(metrics.tally, lambda: memory(mlflow.pid))
+        visits = Visits(lambda: reloader.loaded, reread, mlflow_version)
         stack.callback(access_log.close)
         await stack.enter_async_context(houses.closing())
 
@@ -167,6 +170,7 @@ async def _serve(
                 probe_notes=watching.probes.notes,
                 history=history,
                 tracing=traced,
+                visits=visits,
             )
             background = [asyncio.create_task(coroutine) for coroutine in callers.background]
             for task in background:
@@ -190,7 +194,8 @@ async def _serve(
         commands: dict[str, control.Command] = {
             "reload": lambda asked, say: reloader.reload(
                 say, by=Operator.of(asked), roll=bool(asked.get("roll"))
-            )
+            ),
+            **visits.commands,
         }
         await stack.enter_async_context(control.listening(runtime / control.NAME, commands))
 
