@@ -91,6 +91,20 @@ def migrate(yes: bool, **given: str | None) -> None:
     run(read(given), yes=yes)
 
 
+@main.command()
+@click.option("--ready", is_flag=True, help="Whether MLflow can be used (/readyz), not only the proxy (/livez).")
+@click.option(
+    "--timeout", default=5.0, show_default=True, type=click.FloatRange(min=0.1, max=300),
+    help="Seconds to wait for the answer.",
+)  # fmt: skip
+@settings_options
+def healthcheck(ready: bool, timeout: float, **given: str | None) -> None:
+    """Ask the service on this machine how it is; exit code 0: well, 1: not. For container engines."""
+    from proxy.cli.healthcheck import healthcheck as run
+
+    run(read(given).settings, ready=ready, seconds=timeout)
+
+
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):
     main.add_command(_group)
 main.add_command(review_command)
