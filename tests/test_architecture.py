@@ -55,6 +55,7 @@ MAY_IMPORT = {
     "compression": {"codings"},
     "ui": {"codings", "exchange"},
     "tracing": {"exchange"},
+    "backup": {"errors", "mlflow_server", "private_file", "settings"},
     "probes": {"auth", "certificates", "http1", "metrics", "mlflow_server", "settings", "store"},
 }  # fmt: skip
 # Which rooms may import that one.
@@ -67,7 +68,11 @@ DOORS = {
     "prometheus_client": {"metrics"},
     "opentelemetry": {"tracing"},
     "brotli": {"codings"},
-    "backports": {"codings"},
+    "backports": {"backup", "codings"},
+    "pyrage": {"backup"},
+    "boto3": {"backup"},
+    "azure": {"backup"},
+    "google": {"backup"},
     "argon2": {"auth"},
     "bcrypt": {"auth"},
     # The sessions encrypt the provider's tokens (auth/session/sealing.py).
@@ -77,7 +82,7 @@ DOORS = {
     "httpx2": {"auth"},
     "alembic": {"store"},
     "jinja2": {"pages"},
-    "sqlalchemy": {"settings", "mlflow_server", "store"},
+    "sqlalchemy": {"backup", "settings", "mlflow_server", "store"},
     "click": {"cli"},
     "pydantic": {"settings"},
     "pydantic_settings": {"settings"},

@@ -139,7 +139,7 @@ def check_artifact_root(root: str) -> None:
 
 def absolute(variable: str, text: str, directory: Path) -> str:
     """A relative path in a URI or artifact root, made absolute: MLflow need not run where we were started."""
-    if variable == "MLFLOW_DEFAULT_ARTIFACT_ROOT":
+    if variable in ("MLFLOW_DEFAULT_ARTIFACT_ROOT", "PROXY_BACKUP_DESTINATION"):
         return text if _has_scheme(text) else str(directory / Path(text).expanduser())
     match = re.fullmatch(r"(sqlite(?:\+\w+)?:///)(?![/:])([^?]+)(\?.*)?", text, re.IGNORECASE)
     return f"{match[1]}{directory / match[2]}{match[3] or ''}" if match else text

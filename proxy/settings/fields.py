@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from proxy.identity import Role
 from proxy.settings import values
+from proxy.settings.backup_fields import BackupFields
 from proxy.settings.credential_fields import CredentialFields
 from proxy.settings.kinds import FilePath, Flag, Seconds, Text, setting
 from proxy.settings.limit_fields import LimitFields
@@ -32,11 +33,12 @@ GROUPS = (
     "Limits",
     "Logs",
     "Probes",
+    "Backup",
     "Sources",
 )
 
 
-class Settings(PeopleFields, CredentialFields, LimitFields, OperatingFields):
+class Settings(PeopleFields, CredentialFields, LimitFields, OperatingFields, BackupFields):
     """What is in force. ``proxy.settings.load`` builds it; built directly it reads its arguments alone."""
 
     model_config = SettingsConfigDict(
