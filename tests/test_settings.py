@@ -819,6 +819,8 @@ def test_every_setting_but_a_secret_has_an_option_of_its_own() -> None:
     assert (flags["MLFLOW_PORT"], flags["PROXY_DATA_DIR"]) == ("--port", "--data-dir")
     assert SETTINGS.keys() - flags.keys() == {
         "PROXY_AUDIT_KEY",
+        "PROXY_BACKUP_AZURE_CONNECTION_STRING",
+        "PROXY_BACKUP_SECRET_ACCESS_KEY",
         "PROXY_METRICS_TOKEN",
         "MLFLOW_BACKEND_STORE_URI",
         "MLFLOW_TRACKING_PASSWORD",
