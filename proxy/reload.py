@@ -48,10 +48,11 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who asked for it: a user of this machine by a command, or whoever sent the signal."""
+    """Who asked for it: a user of this machine by a command, whoever sent the signal, or a secret's file that
+    was exchanged."""
 
     way: str
-    """``command`` or ``signal``."""
+    """``command``, ``signal`` or ``file``."""
     uid: int | None = None
     sudo: str | None = None
     """Who became that user by sudo, as their command says."""
@@ -64,6 +65,7 @@ class Operator:
 
 
 SIGNAL = Operator("signal")
+FILE = Operator("file")
 _ROOM = 500  # characters of a text in a line of the audit log
 
 

@@ -33,8 +33,9 @@ from proxy.mlflow_server import MlflowServer, schema
 from proxy.mlflow_server.memory import memory
 from proxy.pages import brand, templating
 from proxy.probes import Watching
-from proxy.reload import Operator, Parts, Reloader
+from proxy.reload import FILE, Operator, Parts, Reloader
 from proxy.runtime_dir import runtime_dir
+from proxy.secret_watch import SecretWatch
 from proxy.servers import Server, config, listening, url_of
 from proxy.settings import Loaded, Settings, database_uri
 from proxy.tasks import ended
@@ -133,6 +134,7 @@ async def _serve(
             houses.provider,
         )
         metrics.gauges = watching.gauges
+        secret_watch = SecretWatch(lambda: reloader.loaded, lambda: reloader.reload(by=FILE))
         history = History(metrics.tally, lambda: memory(mlflow.pid))
         visits = Visits(lambda: reloader.loaded, reread, mlflow_version)
         stack.callback(access_log.close)
@@ -166,7 +168,7 @@ async def _serve(
                 own_authority=authority is not None,
                 before=standing.ways if (standing := houses.standing) is not None else None,
                 ui=ui,
-                probed=watching.probes.checks,
+                probed=lambda: {**secret_watch.checks(), **watching.probes.checks()},
                 probe_notes=watching.probes.notes,
                 history=history,
                 tracing=traced,
@@ -206,6 +208,7 @@ async def _serve(
 
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, reopen)
         background = [watchdog.run(), ground.audit.run(), watching.probes.run(), history.run(), ui.run()]
+        background.append(secret_watch.run())
         await _live(reloader, public, servers[:-1], mlflow, background, tls)
 
 

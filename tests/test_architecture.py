@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "pages": {"errors", "exchange", "history", "identity", "metrics"},
     "review": {"codings", "errors", "logs", "operations", "private_file"},
     "ui_script": {"exchange"},
+    "secret_watch": {"settings"},
     "lane": {
         "compression", "edge", "exchange", "forward", "gate", "headers", "http1", "operations", "slots",
         "watchdog",

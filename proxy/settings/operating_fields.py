@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic_settings import BaseSettings
 
 from proxy.settings import values
-from proxy.settings.kinds import FilePath, Seconds, Size, setting
+from proxy.settings.kinds import FilePath, Flag, Seconds, Size, setting
 from proxy.settings.values import read
 
 
@@ -75,4 +75,11 @@ class OperatingFields(BaseSettings):
         "Logs",
         10,
         "How many such renamed files are kept.",
+    )
+    watch_secrets: Flag = setting(
+        "PROXY_WATCH_SECRETS",
+        "Sources",
+        True,
+        "Look every two seconds at the files that NAME_FILE names, and take up what was exchanged in them as "
+        "`mlflow-proxy reload` does. Kubernetes and Vault exchange mounted secrets while the service runs.",
     )

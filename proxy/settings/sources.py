@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
+import secrets
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
@@ -19,6 +21,7 @@ from proxy.settings.fields import Settings
 from proxy.settings.variables import SETTINGS
 
 _MOST_BYTES = 1 << 20
+_KEY = secrets.token_bytes(16)
 
 
 class Problems(list[str]):
@@ -50,12 +53,23 @@ class Source(PydanticBaseSettingsSource):
         return {name: text for name, text in self.texts.items() if name in SETTINGS}
 
 
+class FileRead(NamedTuple):
+    """A file that gave a variable its value."""
+
+    path: Path
+    mark: bytes
+    """Of what stood in it (`mark_of`)."""
+
+
 class SecretFiles(Source):
     """The values read from files that NAME_FILE names; each value has its file as its origin."""
 
-    def __init__(self, origins: Mapping[str, str], texts: Mapping[str, str]) -> None:
+    def __init__(
+        self, origins: Mapping[str, str], texts: Mapping[str, str], files: Mapping[str, FileRead]
+    ) -> None:
         super().__init__("file", texts)
         self._origins = origins
+        self.files = dict(files)
 
     def origin_of(self, name: str) -> str:
         return self._origins[name]
@@ -84,6 +98,11 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
+
+
+def mark_of(text: str) -> bytes:
+    """By which another reading of a file is told from this one; it means nothing outside this process."""
+    return hashlib.blake2b(text.encode(), digest_size=16, key=_KEY).digest()
 
 
 def read_env_file(path: Path, origin: str, problems: Problems, *, named_in: str = "") -> Read:
@@ -186,6 +205,7 @@ def named_files(
     """
     origins: dict[str, str] = {}
     texts: dict[str, str] = {}
+    files: dict[str, FileRead] = {}
     settled = set(settled)
     for read in reads:
         for file_name, path_text in read.texts.items():
@@ -196,6 +216,7 @@ def named_files(
             path = directory / path_text.strip()
             try:
                 text = read_text(path)
+                files[name] = FileRead(path, mark_of(text))
                 text = text.removesuffix("\n").removesuffix("\r")
                 if not text.strip():
                     raise ValueError(f"{path} is empty: write the value into it, or leave {file_name} out")
@@ -204,4 +225,4 @@ def named_files(
                 continue
             texts[name] = text
             origins[name] = f"file {path} ({file_name})"
-    return SecretFiles(origins, texts)
+    return SecretFiles(origins, texts, files)
