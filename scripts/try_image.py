@@ -1,4 +1,4 @@
-"""Runs an image of mlflow-proxy with podman, as docs/deployment.md says that it is run; for scripts/test-containers."""
+"""Runs an image of mlflow-proxy with podman, as docs/deployment.md says; for scripts/test-containers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,13 @@ class Podman:
 
     def once(self, *options: str, command: Sequence[str]) -> str:
         """What a program in a fresh container prints."""
-        entry = (*options, "--ulimit=host", "--no-healthcheck", "--network=none", f"--entrypoint={command[0]}")
+        entry = (
+            *options,
+            "--ulimit=host",
+            "--no-healthcheck",
+            "--network=none",
+            f"--entrypoint={command[0]}",
+        )
         return self("run", "--rm", *entry, self.image, *command[1:])
 
 
@@ -75,7 +81,9 @@ def look_at_configuration(podman: Podman) -> None:
     check = image.get("HealthCheck") or image.get("Healthcheck") or config.get("Healthcheck")
     holds("a health check", tuple(check["Test"]) == ("CMD", *CHECK), check)
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
-    holds("OCI labels", {"title", "version", "revision", "source", "licenses", "base.digest"} <= labels.keys())
+    holds(
+        "OCI labels", {"title", "version", "revision", "source", "licenses", "base.digest"} <= labels.keys()
+    )
     said = json.dumps([config["Env"], image["History"]]).lower()
     found = [word for word in ("password=", "secret=", "token=", "authorization") if word in said]
     holds("no secret in the environment or the history", not found, found)
@@ -90,7 +98,10 @@ def look_at_files(podman: Podman) -> None:
     writable = set(podman.once(command=("sh", "-c", find)).split())
     holds(
         "user 1001 may write to /data, /run/mlflow-proxy and temporary places",
-        all(path.startswith(("/data", "/run/mlflow-proxy", "/tmp", "/var/tmp", "/run/lock")) for path in writable),
+        all(
+            path.startswith(("/data", "/run/mlflow-proxy", "/tmp", "/var/tmp", "/run/lock"))
+            for path in writable
+        ),
         sorted(writable),
     )
     left = "find / -xdev ( -name '*.env' -o -name .git -o -name pip.conf -o -name .netrc -o -name '*.whl' )"
@@ -98,10 +109,17 @@ def look_at_files(podman: Podman) -> None:
     holds("no file of settings, no repository, no package", found.replace("/etc/pip.conf", "") == "", found)
     holds("no pip", "No module" in podman.once(command=("sh", "-c", "python3 -m pip 2>&1 || true")))
     sizes = podman.once(
-        command=("sh", "-c", "cd /opt/mlflow-proxy/lib/python3*/site-packages && du -sm -- * | sort -rn | head -15")
+        command=(
+            "sh",
+            "-c",
+            "cd /opt/mlflow-proxy/lib/python3*/site-packages && du -sm -- * | sort -rn | head -15",
+        )
     )
     say("  the largest packages, MB:\n    " + sizes.replace("\n", "\n    ").replace("\t", "  "))
-    say("  layers:\n    " + podman("history", "--format", "{{.Size}}  {{.CreatedBy}}", podman.image).replace("\n", "\n    "))
+    say(
+        "  layers:\n    "
+        + podman("history", "--format", "{{.Size}}  {{.CreatedBy}}", podman.image).replace("\n", "\n    ")
+    )
 
 
 @contextlib.contextmanager
@@ -149,14 +167,25 @@ def run_it(podman: Podman) -> None:
             service = f"https://127.0.0.1:{port}"
             holds("its health check is content", podman("exec", name, *CHECK).strip() == "ok")
             processes = podman("top", name, "huser", "pid", "args").splitlines()[1:]
-            holds("every process is user 1001's", all(line.split()[0] == "1001" for line in processes), processes)
+            holds(
+                "every process is user 1001's",
+                all(line.split()[0] == "1001" for line in processes),
+                processes,
+            )
             holds("tini is the first", "tini" in processes[0], processes[0])
             say("    " + "\n    ".join(line[:110] for line in processes))
-            said = podman("exec", name, "sh", "-c", "echo x > /etc/x || echo x > /opt/mlflow-proxy/x", may_fail=True)
+            said = podman(
+                "exec", name, "sh", "-c", "echo x > /etc/x || echo x > /opt/mlflow-proxy/x", may_fail=True
+            )
             holds("the root file system is read-only", "Read-only" in said, said)
             status = podman("exec", name, "cat", "/proc/1/status")
-            holds("no capability, no new privilege", "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status)
-            made = json.loads(ask(f"{service}/api/2.0/mlflow/runs/create", {"experiment_id": "0"}))["run"]["info"]
+            holds(
+                "no capability, no new privilege",
+                "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status,
+            )
+            made = json.loads(ask(f"{service}/api/2.0/mlflow/runs/create", {"experiment_id": "0"}))["run"][
+                "info"
+            ]
             ask(
                 f"{service}/api/2.0/mlflow/runs/log-metric",
                 {"run_id": made["run_id"], "key": "loss", "value": 0.5, "timestamp": 1},
@@ -167,7 +196,11 @@ def run_it(podman: Podman) -> None:
             stop(podman, name)
 
         say("\n== behind a terminator of TLS (PROXY_TLS=off), on the same volume")
-        more = ("PROXY_TLS=off", f"PROXY_PUBLIC_URL=https://localhost:{port + 1}", "PROXY_TRUSTED_PROXIES=127.0.0.1")
+        more = (
+            "PROXY_TLS=off",
+            f"PROXY_PUBLIC_URL=https://localhost:{port + 1}",
+            "PROXY_TRUSTED_PROXIES=127.0.0.1",
+        )
         with running(podman, volume, port, *(part for one in more for part in ("--env", one))) as name:
             service = f"http://127.0.0.1:{port}"
             path = path.replace("https:", "http:")
