@@ -1,4 +1,4 @@
-"""`mlflow-proxy healthcheck`: a container engine is told in one line and by the exit code how the service is."""
+"""`mlflow-proxy healthcheck`: container engines are told how the service is, in one line and an exit code."""
 
 from __future__ import annotations
 
