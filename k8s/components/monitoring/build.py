@@ -1,4 +1,4 @@
-"""Makes mlflow-prometheusrule.yaml from the rules of monitoring/prometheus: `python k8s/components/monitoring/build.py`."""
+"""Makes mlflow-prometheusrule.yaml of monitoring/prometheus: `python k8s/components/monitoring/build.py`."""
 
 from __future__ import annotations
 
