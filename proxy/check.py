@@ -15,6 +15,12 @@ def check(loaded: Loaded) -> None:
     """Raise UserError with a line for each thing that would stop the start; change nothing."""
     # What the start would log, such as an expired certificate; no log is set up here.
     logging.basicConfig(format="mlflow-proxy: warning: %(message)s")
+    if problems := problems_of(loaded):
+        raise UserError("\n".join(problems))
+
+
+def problems_of(loaded: Loaded) -> list[str]:
+    """A line for each of them."""
     settings = loaded.settings
     problems: list[str] = []
     looks: list[Callable[[], object]] = [lambda: database_uri(settings)]
@@ -32,5 +38,4 @@ def check(loaded: Loaded) -> None:
             look()
         except UserError as error:
             problems.extend(str(error).splitlines())
-    if problems:
-        raise UserError("\n".join(problems))
+    return problems

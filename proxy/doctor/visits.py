@@ -1,8 +1,8 @@
 """The service's side of the doctor: for a while, a page at a path that nobody can guess says what arrived.
 
-It is opened by the control socket alone, so by whoever may do with the service what it likes, and is there for
-as long as the doctor is. For everybody else nothing is at that path, as at any other. It tells what it saw of
-that very request, takes a body and throws it away, and answers late or in pieces when asked to.
+It is opened by the control socket alone, so by whoever may do with the service what they like, and is there
+for as long as the doctor is. For everybody else nothing is at that path, as at any other. It tells what it
+saw of that very request, takes a body and throws it away, and answers late or in pieces when asked to.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Visits:
             fields = parse_qs(scope["query_string"].decode("latin-1"))
             do = fields.get("do", ["echo"])[0]
             if do == "wait":
-                await asyncio.sleep(min(float(fields["seconds"][0]), LONGEST_WAIT))
+                await asyncio.sleep(min(float(fields["late"][0]), LONGEST_WAIT))
                 await _say(scope, send, {"waited": True})
             elif do == "stream":
                 await _stream(visit, scope, send)
@@ -169,9 +169,7 @@ class Visits:
             "host": _values(headers, b"host"),
             "authorization": bool(_values(headers, b"authorization")),
             "cookie": bool(_values(headers, b"cookie")),
-            "forwarded": {
-                name.decode(): found for name in _FORWARDED if (found := _values(headers, name))
-            },
+            "forwarded": {name.decode(): found for name in _FORWARDED if (found := _values(headers, name))},
         }
 
 
