@@ -10,6 +10,7 @@ from mlflow_proxy_client import cli as client
 
 from proxy import __version__
 from proxy.cli.audit import audit_group
+from proxy.cli.doctor import doctor_command
 from proxy.cli.options import places_options, read, settings_options
 from proxy.cli.review import review_command
 from proxy.cli.sessions import sessions_group
@@ -108,6 +109,7 @@ def healthcheck(ready: bool, timeout: float, **given: str | None) -> None:
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):
     main.add_command(_group)
 main.add_command(review_command)
+main.add_command(doctor_command)
 # The same as on machines that have the client alone.
 for _command in (client.login, client.logout, client.whoami):
     main.add_command(_command)
