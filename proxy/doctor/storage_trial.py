@@ -199,7 +199,7 @@ class Disk:
         return (self._folder / name).read_bytes()
 
     def names(self) -> list[str]:
-        return [path.name for path in self._folder.iterdir()]
+        return [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
 
     def multipart(self, name: str, content: bytes) -> None:
         # MLflow writes beside it and renames.
