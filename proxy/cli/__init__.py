@@ -10,7 +10,9 @@ from mlflow_proxy_client import cli as client
 
 from proxy import __version__
 from proxy.cli.audit import audit_group
+from proxy.cli.backup import backup_group, restore_command
 from proxy.cli.doctor import doctor_command
+from proxy.cli.drill import drill_command
 from proxy.cli.options import places_options, read, settings_options
 from proxy.cli.review import review_command
 from proxy.cli.sessions import sessions_group
@@ -82,18 +84,27 @@ def reload(roll: bool, **given: str | None) -> None:
 @main.command()
 @settings_options
 @click.option("--yes", is_flag=True, help="There is a backup: don't ask.")
-def migrate(yes: bool, **given: str | None) -> None:
+@click.option("--create", is_flag=True, help="Make the tables of an empty database too, MLflow's and ours.")
+@click.option("--wait", is_flag=True, help="Change nothing: wait until somebody else has done it.")
+def migrate(yes: bool, create: bool, wait: bool, **given: str | None) -> None:
     """Bring the database of an older MLflow to the version of the installed one; the service is stopped.
 
-    SQLite's file is copied aside first. Of any other database you make the backup.
+    SQLite's file is copied aside first. Of any other database you make the backup. Where several replicas
+    start on one database, one job runs this with --create and they wait for it with --wait.
     """
     from proxy.cli.migrate import migrate as run
+    from proxy.cli.migrate import wait as wait_for
 
-    run(read(given), yes=yes)
+    if wait:
+        wait_for(read(given))
+    else:
+        run(read(given), yes=yes, create=create)
 
 
 @main.command()
-@click.option("--ready", is_flag=True, help="Whether MLflow can be used (/readyz), not only the proxy (/livez).")
+@click.option(
+    "--ready", is_flag=True, help="Whether MLflow can be used (/readyz), not only the proxy (/livez)."
+)
 @click.option(
     "--timeout", default=5.0, show_default=True, type=click.FloatRange(min=0.1, max=300),
     help="Seconds to wait for the answer.",
@@ -109,6 +120,9 @@ def healthcheck(ready: bool, timeout: float, **given: str | None) -> None:
 for _group in (users_group, sessions_group, tokens_group, service_accounts_group, audit_group):
     main.add_command(_group)
 main.add_command(review_command)
+main.add_command(backup_group)
+main.add_command(restore_command)
+main.add_command(drill_command)
 main.add_command(doctor_command)
 # The same as on machines that have the client alone.
 for _command in (client.login, client.logout, client.whoami):
