@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import stat
@@ -25,6 +26,7 @@ from compose import DOCKER, ROOT
 from programs import needs, program
 
 from proxy import __version__
+from proxy.cli import main
 from proxy.servers import KEEP_ALIVE_SECONDS
 from proxy.settings import Settings, load
 from proxy.settings.variables import FILE_NAMES, KNOWN
@@ -35,6 +37,8 @@ OF_OURS = [name for name, service in SERVICES.items() if "../mlflow.env" in serv
 DEFAULTS = Settings()
 # What a job of the stack does ends, so there is nothing to ask it.
 JOBS = {"minio-bucket"}
+# What these do, their metrics tell of.
+AGAIN_AND_AGAIN = {"backup", "drill"}
 
 
 def seconds(text: str) -> float:
@@ -137,10 +141,8 @@ def test_a_service_is_confined_limited_and_started_again(name: str) -> None:
     assert "docker.sock" not in str(service)
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
     assert service["logging"]["options"]["max-size"]
-    if name in JOBS or "backup" in service.get("profiles", []):
-        assert service["restart"] == "no" or "profiles" in service
-    else:
-        assert service["restart"] == "unless-stopped"
+    assert service["restart"] == ("no" if name in JOBS else "unless-stopped")
+    if name not in JOBS | AGAIN_AND_AGAIN:
         assert service["healthcheck"]["test"][0] == "CMD"
 
 
@@ -160,8 +162,9 @@ def test_database_and_storage_are_reached_by_the_proxy_alone() -> None:
         network: {name for name, service in SERVICES.items() if network in networks(service)}
         for network in STACK["networks"]
     }
-    assert on["database"] == {"postgres", *OF_OURS}
-    assert on["storage"] == {"minio", "minio-bucket", *OF_OURS}
+    assert on["database"] == {"postgres", "mlflow", "backup"}
+    assert on["storage"] == {"minio", "minio-bucket", "mlflow", "backup"}
+    assert on["drill"] == {"drill", "drill-database"}
     assert on["edge"] == {"traefik", "mlflow", "keycloak"}
     assert on["public"] == {"traefik"}
     assert on["monitoring"] == {"traefik", "mlflow", "prometheus", "alertmanager", "grafana"}
@@ -494,11 +497,42 @@ def free_port() -> int:
 
 
 def test_what_the_containers_scripts_say_is_shell() -> None:
-    for name in ("make-env", "postgres/10-mlflow.sh", "minio/make-bucket.sh"):
+    for name in ("make-env", "postgres/10-mlflow.sh", "minio/make-bucket.sh", "backup/every.sh"):
         file = DOCKER / name
         assert subprocess.run(["sh", "-n", file]).returncode == 0
         assert file.read_text().startswith("#!/bin/sh\n")
     assert os.access(DOCKER / "make-env", os.X_OK)
+
+
+@pytest.mark.parametrize("name", sorted(AGAIN_AND_AGAIN))
+def test_what_is_done_again_and_again_is_a_command_that_is_there(name: str, made: Path) -> None:
+    seconds_between, program_name, word = SERVICES[name]["command"]
+    assert int(seconds_between) >= 86400
+    assert program_name == "mlflow-proxy"
+    with main.make_context("mlflow-proxy", [word]) as context:
+        assert main.get_command(context, word) is not None
+    given = compose.env_file(made / "mlflow.env")
+    assert f"backups:{given['PROXY_BACKUP_DESTINATION']}" in SERVICES[name]["volumes"]
+    password = (made / "docker" / "secrets" / "drill-password").read_text().strip()
+    assert given["PROXY_DRILL_SERVER_URL"] == f"postgresql://postgres:{password}@drill-database/postgres"
+
+
+def test_a_failure_is_said_and_it_goes_on_until_it_is_ended(tmp_path: Path) -> None:
+    script = DOCKER / "backup" / "every.sh"
+    process = subprocess.Popen(
+        ["sh", script, "1", "sh", "-c", "echo begun; exit 3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)  # as `tini -g` does
+    _, error = process.communicate(timeout=60)
+    assert "'sh -c echo begun; exit 3' has failed with exit code 3" in error
 
 
 def test_the_realm_knows_the_roles_groups_and_asks_for_s256(made: Path) -> None:
