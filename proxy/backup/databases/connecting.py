@@ -15,6 +15,7 @@ from proxy.backup.databases.kinds import DatabaseFailed, Table
 BATCH = 2000
 """Rows in memory at once."""
 
+_STREAMED = {"stream_results": True, "max_row_buffer": BATCH}
 _LIMITS: dict[str, Mapping[str, Any]] = {
     "psycopg": {"connect_timeout": 10, "application_name": "mlflow-proxy backup"},
     "psycopg2": {"connect_timeout": 10, "application_name": "mlflow-proxy backup"},
@@ -65,8 +66,8 @@ def table(
 
     def batches() -> Iterator[Sequence[Sequence[Any]]]:
         selected = ", ".join(columns[name] for name in names) or "NULL"
-        streamed = connection.execution_options(stream_results=True, max_row_buffer=BATCH)
-        with streamed.exec_driver_sql(f"SELECT {selected} FROM {source}") as result:  # noqa: S608
+        statement = f"SELECT {selected} FROM {source}"  # noqa: S608
+        with connection.exec_driver_sql(statement, execution_options=_STREAMED) as result:
             for batch in result.partitions(BATCH):
                 tick()
                 yield batch

@@ -1,9 +1,9 @@
 """MySQL and MariaDB: their dump, and digests of the same moment, for which writers wait a moment.
 
-No two connections can share a snapshot there. So the tables are locked for reading (LOCK TABLES, for which the
-right of that name is needed), a transaction of ours and the dump's begin, and the lock is released: some tenths of
-a second, in which writers wait and readers do not. A lock that is not got within seconds, because a long
-transaction is under way, is given up for a while, so that nobody queues behind it.
+No two connections can share a snapshot there. So the tables are locked for reading (LOCK TABLES, for which
+the right of that name is needed), a transaction of ours and the dump's begin, and the lock is released: some
+tenths of a second, in which writers wait and readers do not. A lock that is not got within seconds, because a
+long transaction is under way, is given up for a while, so that nobody queues behind it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _DUMPS, _CLIENTS = ("mariadb-dump", "mysqldump"), ("mariadb", "mysql")
 
 
 def _program(uri: str, connection: sa.Connection, names: tuple[str, str]) -> Program:
-    """The server's own where both are there. Raises DatabaseFailed where there is none, or a far older one."""
+    """The server's own where both are there. Raises DatabaseFailed where there is none, or too old a one."""
     version = str(scalar(connection, "SELECT VERSION()"))
     ours = "MariaDB" in version
     there = list(installed(*names))

@@ -1,8 +1,8 @@
 """PostgreSQL: pg_dump, and the digests in the one transaction whose snapshot pg_dump takes over.
 
-The transaction (REPEATABLE READ, READ ONLY) exports its snapshot; `pg_dump --snapshot` imports it. So the dump and
-the digests are of exactly one moment, whatever is written meanwhile, and nobody who writes has to wait. Changes of
-the tables' structure wait for the end of it, as with any pg_dump.
+The transaction (REPEATABLE READ, READ ONLY) exports its snapshot; `pg_dump --snapshot` imports it. So the
+dump and the digests are of exactly one moment, whatever is written meanwhile, and no writer has to wait.
+Changes of the tables' structure wait for the end of it, as with any pg_dump.
 """
 
 from __future__ import annotations

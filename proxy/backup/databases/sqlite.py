@@ -1,7 +1,8 @@
 """SQLite: its online backup into a file of ours, which is looked through, digested and carried away.
 
-A writer waits while pages are copied, so they are copied in stretches, between which it comes in; a copy that was
-overtaken by a change begins anew. One that is overtaken again and again is made in one go, and writers wait for it.
+A writer waits while pages are copied, so they are copied in stretches, between which it comes in; a copy that
+was overtaken by a change begins anew. One that is overtaken again and again is made in one go, and writers
+wait for it.
 """
 
 from __future__ import annotations
@@ -74,10 +75,14 @@ class _Snapshot:
 
     def facts(self, tick: Callable[[], None] = nothing) -> Facts:
         with _opened(self._uri, self._copy, "immutable=1") as connection:
-            for (said,) in connection.execute("PRAGMA quick_check(1)"):
-                if said != "ok":
-                    raise DatabaseFailed.at(self._uri, f"it is damaged: {said}")
+            _check(self._uri, connection)
             return _facts(connection, self.moment, tick)
+
+
+def _check(uri: str, connection: sqlite3.Connection) -> None:
+    for (said,) in connection.execute("PRAGMA quick_check(1)"):
+        if said != "ok":
+            raise DatabaseFailed.at(uri, f"it is damaged: {said}")
 
 
 @contextlib.contextmanager
@@ -208,6 +213,8 @@ def restore(uri: str, source: Reader) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(uri, beside, source)
+        with _opened(uri, beside, "immutable=1") as connection:
+            _check(uri, connection)
         for other in _beside(file):
             other.unlink(missing_ok=True)
         beside.replace(file)

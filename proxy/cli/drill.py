@@ -1,0 +1,56 @@
+"""`mlflow-proxy drill`: restores the newest backup aside, starts MLflow on it, compares, and reports."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from proxy.cli.options import read
+from proxy.errors import UserError
+from proxy.settings import options
+
+_PLACES = ("PROXY_ENV", "PROXY_ENV_FILE", "PROXY_DATA_DIR")
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """The settings that a drill hangs on, as options."""
+    for flag, variable, text in reversed(options()):
+        if variable in _PLACES or variable.startswith(("PROXY_BACKUP_", "PROXY_DRILL_")):
+            command = click.option(flag, variable, metavar="VALUE", help=f"{text} [{variable}]")(command)
+    return command
+
+
+@click.command("drill")
+@_options
+@click.option("--set", "name", metavar="NAME", help="Not the newest backup but this one.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--metrics-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the figures for node exporter's textfile collector there. [PROXY_BACKUP_METRICS_FILE]",
+)
+def drill_command(name: str | None, as_json: bool, metrics_file: Path | None, **given: str | None) -> None:
+    """Restore the newest backup aside, start MLflow on it, and compare it table by table with its manifest.
+
+    Reports how long a restore takes (RTO) and how old the data is (RPO). Nothing of what it makes is left.
+    The exit code is 1 where anything is not as it should be, and one line says what.
+    """
+    from proxy.backup.drill import drill
+    from proxy.backup.progress import Progress
+
+    if metrics_file is not None:
+        given["PROXY_BACKUP_METRICS_FILE"] = str(metrics_file.absolute())
+    # What was made is removed at SIGTERM too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        report = drill(read(given), Progress(lambda text: click.echo(text, err=True)), name=name)
+    except UserError as error:
+        if as_json:
+            click.echo(json.dumps({"result": "failed", "problem": str(error)}))
+        raise
+    click.echo(json.dumps(report.json(), indent=1) if as_json else report.text())
