@@ -821,6 +821,7 @@ def test_every_setting_but_a_secret_has_an_option_of_its_own() -> None:
         "PROXY_AUDIT_KEY",
         "PROXY_BACKUP_AZURE_CONNECTION_STRING",
         "PROXY_BACKUP_SECRET_ACCESS_KEY",
+        "PROXY_DRILL_SERVER_URL",
         "PROXY_METRICS_TOKEN",
         "MLFLOW_BACKEND_STORE_URI",
         "MLFLOW_TRACKING_PASSWORD",

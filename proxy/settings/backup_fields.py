@@ -117,3 +117,32 @@ class BackupFields(BaseSettings):
         "The file with the Google service account's key for the backups.",
         default_note="GOOGLE_APPLICATION_CREDENTIALS",
     )
+    drill_server_url: Annotated[SecretStr | None, read_secret(values.text_value)] = setting(
+        "PROXY_DRILL_SERVER_URL",
+        "Backup",
+        None,
+        "A login on a PostgreSQL or MySQL server that may create databases: `drill` makes its scratch "
+        "databases there and drops them. Best another server than the service's own. SQLite needs none.",
+        example="postgresql://drill:PASSWORD@scratch.example.com/postgres",
+    )
+    drill_artifacts: Annotated[str, read(values.choice("all", "sample"))] = setting(
+        "PROXY_DRILL_ARTIFACTS",
+        "Backup",
+        "all",
+        "Which of the artifacts that a backup has copied `drill` restores: all, or those alone that it reads "
+        "through MLflow's client (of the others it looks whether their copies are there).",
+    )
+    drill_sample: Annotated[int, read(values.whole_number(0, 100_000))] = setting(
+        "PROXY_DRILL_SAMPLE",
+        "Backup",
+        20,
+        "How many artifacts, chosen by chance, `drill` reads through MLflow's client and compares.",
+    )
+    backup_metrics_file: FilePath | None = setting(
+        "PROXY_BACKUP_METRICS_FILE",
+        "Backup",
+        None,
+        "Where `backup` and `drill` write their figures for node exporter's textfile collector. `/metrics` "
+        "has them too, where the service runs on the same data directory.",
+        example="/var/lib/node_exporter/textfile/mlflow-proxy-backup.prom",
+    )
