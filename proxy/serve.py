@@ -24,6 +24,7 @@ import uvloop
 
 from proxy import __version__, certificates, control, data_dir, first_start, logs
 from proxy.app import applications
+from proxy.backup import figures
 from proxy.callers import Callers, grounded, opened
 from proxy.doctor.visits import Visits
 from proxy.history import History
@@ -125,15 +126,16 @@ async def _serve(
         doors = {name: Door(name) for name in ("public", "internal", "scraper")}
         houses = Houses(list(doors.values()))
         ui = Keeper(data_dir.layout(settings.data_dir).ui)
+        data = data_dir.layout(settings.data_dir).path
         watching = Watching(
             lambda: reloader.loaded,
-            data_dir.layout(settings.data_dir).path,
+            data,
             mlflow,
             ground.store,
             lambda: None if tls is None else tls.not_after,
             houses.provider,
         )
-        metrics.gauges = watching.gauges
+        metrics.gauges = lambda: (*watching.gauges(), *figures.gauges(data))
         secret_watch = SecretWatch(lambda: reloader.loaded, lambda: reloader.reload(by=FILE))
         history = History(metrics.tally, lambda: memory(mlflow.pid))
         visits = Visits(lambda: reloader.loaded, reread, mlflow_version)

@@ -22,7 +22,7 @@ from service import Service, free_port
 
 MONITORING = Path(__file__).parent.parent / "monitoring"
 RULES = MONITORING / "prometheus" / "mlflow-proxy.rules.yml"
-AWAITED = {"mlflow_proxy_backup_last_success_timestamp_seconds"}
+AWAITED: frozenset[str] = frozenset()
 """Of what is still to be built; it stands in docs/metrics.md as soon as it is there."""
 SCRAPE_TOKEN = "of-the-scraper-and-nobody-else"
 PATIENCE = 120.0

@@ -19,6 +19,7 @@ from prometheus_client.samples import Sample
 
 from proxy import auth, hold, metrics
 from proxy.auth import oidc
+from proxy.backup import figures, state
 from proxy.exchange import ERRORS, REFUSALS, RESENDS, Exchange
 from proxy.identity import Identity, Role
 from proxy.metrics import BOUNDS, Gauge, Metrics
@@ -27,6 +28,11 @@ from proxy.operations import OPERATIONS, UNKNOWN, UNPARSED, operation_of
 from proxy.probes.assembled import GAUGES
 
 PROJECT = Path(__file__).parent.parent
+# What backups and drills leave for the metrics.
+NOTED = {
+    "backup": {"last_success": 1.0, "last_attempt": 1.0, "seconds": 1.0, "bytes": 1},
+    "drill": {"last_success": 1.0, "last_attempt": 1.0, "restore_seconds": 1.0, "data_age_seconds": 1.0},
+}
 
 
 @dataclass
@@ -348,12 +354,19 @@ def test_the_sets_that_other_rooms_own_are_the_same_there() -> None:
     assert metrics.PROBLEMS == probing.PROBLEMS
 
 
-def test_the_documentation_lists_every_metric_with_its_type_and_labels(counted: Metrics) -> None:
+def test_the_documentation_lists_every_metric_with_its_type_and_labels(
+    counted: Metrics, tmp_path: Path
+) -> None:
     again = finished()
     again.resent = ["reset"]
     counted.observe(again)
     counted.authentication("basic", "success")
-    counted.gauges = lambda: [Gauge(name, *of, {of[1]: 1.0}) for name, of in GAUGES.items()]
+    for section, noted in NOTED.items():
+        state.note(tmp_path, section, noted)
+    counted.gauges = lambda: [
+        *(Gauge(name, *of, {of[1]: 1.0}) for name, of in GAUGES.items()),
+        *figures.gauges(tmp_path),
+    ]
     made = set()
     for family in counted.collect():
         name = family.name + "_total" if family.type == "counter" else family.name
