@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -47,8 +48,11 @@ def drill_command(name: str | None, as_json: bool, metrics_file: Path | None, **
         given["PROXY_BACKUP_METRICS_FILE"] = str(metrics_file.absolute())
     # What was made is removed at SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    loaded = read(given)
+    # The storages' libraries read some of what the settings' files say from there alone.
+    os.environ.update(loaded.passthrough)
     try:
-        report = drill(read(given), Progress(lambda text: click.echo(text, err=True)), name=name)
+        report = drill(loaded, Progress(lambda text: click.echo(text, err=True)), name=name)
     except UserError as error:
         if as_json:
             click.echo(json.dumps({"result": "failed", "problem": str(error)}))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
 import socket
 import subprocess
@@ -166,8 +165,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def environ_of(passthrough: Mapping[str, str]) -> dict[str, str]:
-    """Ours, and what the settings' files say besides."""
-    return {**os.environ, **passthrough}

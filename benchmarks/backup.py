@@ -1,0 +1,222 @@
+"""What a backup, a drill and a restore take, while MLflow's database is written to.
+
+    .venv/bin/python benchmarks/backup.py sqlite
+    .venv/bin/python benchmarks/backup.py postgresql
+    .venv/bin/python benchmarks/backup.py mariadb
+
+10,000 runs with a million metric rows and 2,000 artifacts are made (`--runs`, `--metrics`, `--artifacts`); one
+process goes on writing rows. Then `mlflow-proxy backup`, a second one, `drill` and `restore` into an empty
+place are run, each a process of its own, and their time and memory taken. At the end the restored tables are held
+against the manifest once more. The servers are Debian's, started for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+_ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(_ROOT / "tests"), str(_ROOT)]
+
+import sqlalchemy as sa  # noqa: E402
+from end_to_end.backed_up import World, administer, world  # noqa: E402
+from end_to_end.databases import Database, MariaDB, PostgreSQL, database  # noqa: E402
+
+from proxy.backup import databases  # noqa: E402
+from proxy.backup.databases import scratch  # noqa: E402
+from proxy.settings.database import driver_uri  # noqa: E402
+
+_BATCH = 10_000
+# VmHWM, since ru_maxrss is inherited over fork and exec.
+_COMMAND = """
+import atexit, resource, sys
+from proxy.cli import main
+def tell():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    print("MEASURED", used.ru_utime + used.ru_stime, most, file=sys.stderr)
+atexit.register(tell)
+main()
+"""
+_TABLES = "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as S; import os; S(os.environ['URI'], 'x')"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("sqlite", "postgresql", "mariadb"))
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--metrics", type=int, default=1_000_000)
+    parser.add_argument("--artifacts", type=int, default=2_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, _places(asked.kind, Path(name)) as (uri, empty, server):
+        settings = {"MLFLOW_BACKEND_STORE_URI": uri}
+        made = world(Path(name) / "w", **settings, **({"PROXY_DRILL_SERVER_URL": server} if server else {}))
+        subprocess.run([sys.executable, "-c", _TABLES], env={**os.environ, "URI": uri}, check=True)
+        began = time.monotonic()
+        size = _fill(uri, made.artifacts, asked.runs, asked.metrics, asked.artifacts)
+        print(
+            f"{asked.kind}: {asked.runs:,} runs, {asked.metrics:,} metric rows, {asked.artifacts:,} artifacts "
+            f"of {size / 1e6:.0f} MB, made in {time.monotonic() - began:.0f} s"
+        )
+        print(f"{'':16} {'time':>8} {'CPU':>8} {'memory':>8}")
+        with _writing(uri) as written:
+            _measured(made, "backup", "backup")
+            _measured(made, "the next backup", "backup")
+        print(f"{'':16} {written[0]:,} rows were written meanwhile")
+        sets = sorted(made.sets.iterdir())
+        stored = sum(file.stat().st_size for file in sets[-1].iterdir())
+        print(f"{'':16} a set without artifacts: {stored / 1e6:.1f} MB")
+        report = json.loads(_measured(made, "drill", "drill", "--json"))
+        print(
+            f"{'':16} RTO {report['restore_seconds']:.1f} s, of which MLflow's start "
+            f"{report['mlflow_start_seconds']:.1f} s; {report['artifacts_read']} artifacts read"
+        )
+        there = world(Path(name) / "new", **{**made.settings, "MLFLOW_BACKEND_STORE_URI": empty})
+        there.settings |= {"PROXY_BACKUP_IDENTITY_FILE": made.settings["PROXY_BACKUP_IDENTITY_FILE"]}
+        there.settings |= {"PROXY_DATA_DIR": str(there.data)}
+        (there.data / "proxy.db").unlink()
+        _measured(there, "restore", "restore", "--yes")
+        manifest = json.loads((sets[-1] / "manifest.json").read_text())
+        tables = next(one["tables"] for one in manifest["databases"] if one["role"] == "tracking")
+        found = {name: table._asdict() for name, table in databases.facts(empty).tables.items()}
+        assert found == tables, "what was restored is not what was backed up"
+        print(
+            f"{'':16} {len(found)} tables restored, each with the rows and the digest of the backup's moment"
+        )
+
+
+@contextlib.contextmanager
+def _places(kind: str, folder: Path) -> Iterator[tuple[str, str, str | None]]:
+    """The database, an empty one on another server, and a server for scratch databases."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder / 'w' / 'mlflow.db'}", f"sqlite:///{folder / 'new' / 'mlflow.db'}", None
+        return
+    server: type[Database] = PostgreSQL if kind == "postgresql" else MariaDB
+    with database(server) as one, database(server) as other:
+        for each in (one, other):
+            rights = (
+                "ALTER ROLE mlflow CREATEDB" if kind == "postgresql" else "GRANT ALL ON *.* TO mlflow@'%'"
+            )
+            administer(each, rights)
+        lent = driver_uri(other.uri())
+        yield driver_uri(one.uri()), scratch.create(lent, "empty"), lent
+
+
+def _measured(made: World, name: str, *arguments: str) -> str:
+    """The command's output; its figures are printed."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, *arguments],
+        cwd=made.folder,
+        env=made.environment(PYTHONPATH=str(_ROOT)),
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.monotonic() - began
+    if done.returncode:
+        sys.exit(f"{name} has failed: {done.stderr}")
+    _, cpu, most = next(line for line in done.stderr.splitlines() if line.startswith("MEASURED")).split()
+    print(f"{name:16} {seconds:6.1f} s {float(cpu):6.1f} s {int(most) / 1024:5.0f} MB", flush=True)
+    return done.stdout
+
+
+def _fill(uri: str, root: Path, runs: int, metrics: int, artifacts: int) -> int:
+    """Rows of MLflow's own tables, and files; how many bytes of files."""
+    chance = random.Random(1)
+    engine = sa.create_engine(uri)
+    meta = sa.MetaData()
+    meta.reflect(engine, only=["runs", "metrics", "latest_metrics", "params", "tags"])
+    tables = meta.tables
+    ids = [UUID(int=chance.getrandbits(128), version=4).hex for _ in range(runs)]
+    each = max(1, metrics // runs)
+    now = int(time.time() * 1000)
+
+    def insert(name: str, rows: Iterator[dict[str, Any]]) -> None:
+        while batch := [row for _, row in zip(range(_BATCH), rows, strict=False)]:
+            with engine.begin() as connection:
+                connection.execute(tables[name].insert(), batch)
+
+    insert(
+        "runs",
+        (
+            {
+                "run_uuid": run,
+                "name": f"run {number}",
+                "experiment_id": 0,
+                "user_id": "ada",
+                "status": "FINISHED",
+                "source_type": "LOCAL",
+                "source_name": "",
+                "entry_point_name": "",
+                "source_version": "",
+                "start_time": now,
+                "end_time": now + 1000,
+                "lifecycle_stage": "active",
+                "artifact_uri": f"mlflow-artifacts:/0/{run}/artifacts",
+            }
+            for number, run in enumerate(ids)
+        ),
+    )
+    insert(
+        "params", ({"run_uuid": run, "key": f"p{n}", "value": str(n / 7)} for run in ids for n in range(10))
+    )
+    insert("tags", ({"run_uuid": run, "key": f"t{n}", "value": "x" * 40} for run in ids for n in range(5)))
+    insert("metrics", (_metric(run, step, now, chance.random()) for run in ids for step in range(each)))
+    engine.dispose()
+    written = 0
+    for number in range(artifacts):
+        folder = root / "0" / ids[number % runs] / "artifacts"
+        folder.mkdir(parents=True, exist_ok=True)
+        data = chance.randbytes(chance.randrange(1000, 100_000)) + b"0" * chance.randrange(1000, 100_000)
+        written += (folder / f"{number}.bin").write_bytes(data)
+    return written
+
+
+def _metric(run: str, step: int, now: int, value: float) -> dict[str, Any]:
+    key = {"run_uuid": run, "key": "loss", "step": step, "timestamp": now + step}
+    return {**key, "value": value, "is_nan": False}
+
+
+@contextlib.contextmanager
+def _writing(uri: str) -> Iterator[list[int]]:
+    """Another row every few milliseconds, from a thread; how many."""
+    over, written = threading.Event(), [0]
+
+    def write() -> None:
+        engine = sa.create_engine(uri, connect_args={"timeout": 60} if uri.startswith("sqlite") else {})
+        table = sa.Table("metrics", sa.MetaData(), autoload_with=engine)
+        with engine.connect() as connection:
+            run = connection.execute(sa.text("SELECT min(run_uuid) FROM runs")).scalar()
+            connection.rollback()
+            while not over.wait(0.005):
+                step = 10_000_000 + written[0]
+                connection.execute(table.insert(), [_metric(str(run), step, step, 0.5)])
+                connection.commit()
+                written[0] += 1
+        engine.dispose()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield written
+    finally:
+        over.set()
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

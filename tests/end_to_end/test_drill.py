@@ -1,0 +1,243 @@
+"""The drill: it finds a good backup good, says what is wrong with a bad one, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from end_to_end.backed_up import World, world, written_to
+
+from proxy import guard
+from proxy.backup import manifest as manifests
+from proxy.backup.databases import Table
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def backed_up(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A service on SQLite with one backup, made while MLflow wrote."""
+    made = world(tmp_path_factory.mktemp("drill"))
+    uri = f"sqlite:///{made.data / 'mlflow.db'}"
+    with written_to(made, uri):
+        made.done("backup")
+    return made
+
+
+@pytest.fixture
+def copy(backed_up: World, tmp_path: Path) -> World:
+    """The same backup, to be spoilt."""
+    shutil.copytree(backed_up.folder / "backups", tmp_path / "backups")
+    (tmp_path / "mlflow-data").mkdir()
+    more = {
+        "PROXY_DATA_DIR": str(tmp_path / "mlflow-data"),
+        "PROXY_BACKUP_DESTINATION": str(tmp_path / "backups"),
+    }
+    return World(tmp_path, {**backed_up.settings, **more})
+
+
+def left(made: World) -> list[str]:
+    """What a drill has left behind: files, and processes that work in its folder."""
+    folder = made.data / "backup" / "drill"
+    found = [path.name for path in folder.iterdir() if path.name != "lock"]
+    for pid in guard.processes():
+        if guard.environment_of(pid).get("PROXY_DATA_DIR", "").startswith(str(folder)):
+            found.append(f"process {pid}")
+    return found
+
+
+def test_a_good_backup_is_restored_and_read_also_after_a_drill_that_was_killed(
+    backed_up: World, tmp_path: Path
+) -> None:
+    for moment in ("restoring", "starting MLflow"):
+        killed(backed_up, moment)
+    figures = tmp_path / "backup.prom"
+
+    report = backed_up.drill(PROXY_BACKUP_METRICS_FILE=str(figures))
+
+    assert report["result"] == "good"
+    tracking = next(one for one in report["databases"] if one["role"] == "tracking")
+    assert (tracking["kind"], tracking["tables"] > 50) == ("sqlite", True)
+    assert (report["artifacts"], report["artifacts_restored"], report["artifacts_read"]) == (10, 10, 10)
+    assert 0 < report["mlflow_start_seconds"] < report["restore_seconds"] <= report["seconds"]
+    assert report["data_age_seconds"] > 0
+    assert left(backed_up) == []
+    text = figures.read_text()
+    for line in (
+        "mlflow_proxy_drill_success 1.0",
+        f"mlflow_proxy_drill_restore_seconds {report['restore_seconds']!r}",
+        f"mlflow_proxy_drill_data_age_seconds {report['data_age_seconds']!r}",
+        "mlflow_proxy_backup_success 1.0",
+    ):
+        assert line in text.splitlines()
+    name = "mlflow_proxy_backup_last_success_timestamp_seconds"
+    assert f"{name} {backed_up.state()['backup']['last_success']!r}" in text.splitlines()
+
+
+def killed(made: World, moment: str) -> None:
+    """A drill that is killed as soon as it says so."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "drill"],
+        cwd=made.folder,
+        env=made.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(moment):
+                break
+        else:
+            raise AssertionError(f"it has not said {moment}")
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    # What it started goes by itself, its files with the next one.
+    deadline = time.monotonic() + 60
+    while any(found.startswith("process") for found in left(made)):
+        assert time.monotonic() < deadline, left(made)
+        time.sleep(0.1)
+
+
+def test_only_one_drill_runs_on_a_data_directory(copy: World) -> None:
+    import fcntl
+
+    lock = copy.data / "backup" / "drill" / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "another drill is under way" in copy.refused("drill")
+
+
+@pytest.mark.parametrize("how", ["truncated", "changed", "gone"])
+def test_a_spoilt_dump_is_told(copy: World, how: str) -> None:
+    (part,) = copy.sets.glob("*/tracking.dump*")
+    data = bytearray(part.read_bytes())
+    if how == "gone":
+        part.unlink()
+    elif how == "truncated":
+        part.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 1
+        part.write_bytes(data)
+    told = copy.refused("drill")
+    assert "tracking.dump" in told
+    assert left(copy) == []
+    noted = copy.state()["drill"]
+    assert f"mlflow-proxy: {noted['error']}" == told
+    assert "last_success" not in noted
+
+
+def test_a_backup_that_no_key_opens_is_told(copy: World, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    copy.done("backup", "keygen", str(other))
+    for file in (str(other), ""):
+        told = copy.refused("drill", PROXY_BACKUP_IDENTITY_FILE=file)
+        assert "decrypt" in told or "encrypted" in told
+    assert left(copy) == []
+
+
+def test_a_changed_manifest_is_told(copy: World) -> None:
+    (file,) = copy.sets.glob("*/manifest.json")
+    file.write_text(file.read_text().replace('"rows": 20', '"rows": 21', 1))
+    assert "was changed" in copy.refused("drill")
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (None, "the table runs was not there"),
+        (Table(7, "0" * 64), "the table runs has"),
+    ],
+)
+def test_a_table_that_is_not_as_the_manifest_says_is_told(
+    copy: World, table: Table | None, words: str
+) -> None:
+    (file,) = copy.sets.glob("*/manifest.json")
+    manifest = manifests.parse(file.read_bytes(), "")
+    entries = []
+    for entry in manifest.databases:
+        tables = dict(entry.tables)
+        if "runs" in tables:
+            del tables["runs"]
+            if table is not None:
+                tables["runs"] = table
+        entries.append(dataclasses.replace(entry, tables=tables))
+    file.write_bytes(dataclasses.replace(manifest, databases=tuple(entries)).text())
+    assert words in copy.refused("drill")
+    assert left(copy) == []
+
+
+def test_a_missing_table_is_told(copy: World) -> None:
+    (file,) = copy.sets.glob("*/manifest.json")
+    manifest = manifests.parse(file.read_bytes(), "")
+    entries = [
+        dataclasses.replace(entry, tables={**entry.tables, "lost": Table(1, "0" * 64)})
+        for entry in manifest.databases
+    ]
+    file.write_bytes(dataclasses.replace(manifest, databases=tuple(entries)).text())
+    assert "the table lost is missing" in copy.refused("drill")
+
+
+@pytest.mark.parametrize("how", ["gone", "changed"])
+@pytest.mark.parametrize("which", ["all", "sample"])
+def test_a_missing_or_changed_artifact_is_told(copy: World, how: str, which: str) -> None:
+    copies = [path for path in (copy.folder / "backups" / "artifacts").rglob("*") if is_copy(path)]
+    assert len(copies) == 10
+    for path in copies[:1] if how == "gone" else copies:
+        if how == "gone":
+            path.unlink()
+        else:
+            data = bytearray(path.read_bytes())
+            data[-5] ^= 1
+            path.write_bytes(data)
+    assert "artifact" in copy.refused("drill", PROXY_DRILL_ARTIFACTS=which)
+    assert left(copy) == []
+
+
+def is_copy(path: Path) -> bool:
+    return path.is_file() and "index" not in path.parts
+
+
+def test_a_schema_that_mlflow_refuses_is_told(backed_up: World, tmp_path: Path) -> None:
+    made = world(tmp_path / "newer")
+    shutil.copy(backed_up.data / "mlflow.db", made.data / "mlflow.db")
+    with closing(sqlite3.connect(made.data / "mlflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+    made.done("backup")
+    told = made.refused("drill")
+    assert "MLflow does not start on what was restored" in told
+    assert "ffffffffffff" in told
+    assert left(made) == []
+
+
+def test_without_a_backup_there_is_no_drill(tmp_path: Path) -> None:
+    made = World(tmp_path, {"PROXY_BACKUP_DESTINATION": str(tmp_path / "none")})
+    assert "none" in made.refused("drill")
+    assert "PROXY_BACKUP_DESTINATION is not set" in made.refused("drill", PROXY_BACKUP_DESTINATION="")
+
+
+def test_sigterm_ends_a_drill_and_nothing_is_left(copy: World) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "drill"],
+        cwd=copy.folder,
+        env=copy.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("starting MLflow"))
+        process.terminate()
+        process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert left(copy) == []
