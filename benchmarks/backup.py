@@ -4,10 +4,10 @@
     .venv/bin/python benchmarks/backup.py postgresql
     .venv/bin/python benchmarks/backup.py mariadb
 
-10,000 runs with a million metric rows and 2,000 artifacts are made (`--runs`, `--metrics`, `--artifacts`); one
-process goes on writing rows. Then `mlflow-proxy backup`, a second one, `drill` and `restore` into an empty
-place are run, each a process of its own, and their time and memory taken. At the end the restored tables are held
-against the manifest once more. The servers are Debian's, started for it.
+10,000 runs with a million metric rows and 2,000 artifacts are made (`--runs`, `--metrics`, `--artifacts`),
+and rows go on being written. Then `mlflow-proxy backup`, a second one, `drill` and `restore` into an empty
+place are run, each a process of its own, and their time and memory taken. At the end the restored tables
+are held against the manifest once more. The servers are Debian's, started for it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def tell():
 atexit.register(tell)
 main()
 """
-_TABLES = "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as S; import os; S(os.environ['URI'], 'x')"
+_TABLES = """
+import os
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+SqlAlchemyStore(os.environ["URI"], "mlflow-artifacts:/")
+"""
 
 
 def main() -> None:
@@ -69,8 +73,8 @@ def main() -> None:
         began = time.monotonic()
         size = _fill(uri, made.artifacts, asked.runs, asked.metrics, asked.artifacts)
         print(
-            f"{asked.kind}: {asked.runs:,} runs, {asked.metrics:,} metric rows, {asked.artifacts:,} artifacts "
-            f"of {size / 1e6:.0f} MB, made in {time.monotonic() - began:.0f} s"
+            f"{asked.kind}: {asked.runs:,} runs, {asked.metrics:,} metric rows, {asked.artifacts:,} "
+            f"artifacts of {size / 1e6:.0f} MB, made in {time.monotonic() - began:.0f} s"
         )
         print(f"{'':16} {'time':>8} {'CPU':>8} {'memory':>8}")
         with _writing(uri) as written:
