@@ -22,8 +22,6 @@ from service import Service, free_port
 
 MONITORING = Path(__file__).parent.parent / "monitoring"
 RULES = MONITORING / "prometheus" / "mlflow-proxy.rules.yml"
-AWAITED: frozenset[str] = frozenset()
-"""Of what is still to be built; it stands in docs/metrics.md as soon as it is there."""
 SCRAPE_TOKEN = "of-the-scraper-and-nobody-else"
 PATIENCE = 120.0
 
