@@ -56,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/render",
         description="Render the Kubernetes manifests of an environment from k8s/overlays/ENV, its settings "
-        "and its secrets. Refuses, with a line for each, what is missing, misspelt, left as a placeholder, or "
-        "would not do for several replicas.",
+        "and its secrets. Refuses, with a line for each, what is missing, misspelt, a placeholder, or would "
+        "not do for several replicas.",
     )
     parser.add_argument("environment", metavar="ENV", help="a folder of k8s/overlays: production, local, …")
     parser.add_argument("--settings", type=Path, help="instead of config/settings.ENV.yaml")

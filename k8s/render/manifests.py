@@ -17,6 +17,7 @@ Document = dict[str, Any]
 
 CONFIG, SECRET = "mlflow-config", "mlflow-secret"
 BACKUP_CONFIG, BACKUP_SECRET = "mlflow-backup-config", "mlflow-backup-secret"
+DRILL_SECRET = "mlflow-drill-secret"
 MARK = "mlflow-proxy/config"
 """The annotation by which pods are started anew when what they are configured with has changed."""
 
@@ -55,8 +56,10 @@ class Manifests:
         problems = []
         values: dict[str, dict[str, str]] = {}
         for name in (*given.settings, *given.secrets):
-            backup = name.startswith("PROXY_BACKUP_")
-            config, secret = (BACKUP_CONFIG, BACKUP_SECRET) if backup else (CONFIG, SECRET)
+            config, secret = CONFIG, SECRET
+            if backup := name.startswith(("PROXY_BACKUP_", "PROXY_DRILL_")):
+                config = BACKUP_CONFIG
+                secret = DRILL_SECRET if name.startswith("PROXY_DRILL_") else BACKUP_SECRET
             maps = self.of("ConfigMap", config)
             if not maps:
                 problems.append(
@@ -70,7 +73,8 @@ class Manifests:
                 data[name] = given.settings[name]
             else:
                 data.pop(name, None)
-                data.setdefault(f"{name}_FILE", f"{self._folder_of(secret)}/{name}")
+                if not any(f"{name}_FILE" in one.environment for one in self.containers()):
+                    data[f"{name}_FILE"] = f"{self._folder_of(secret)}/{name}"
                 values.setdefault(secret, {})[name] = given.secrets[name]
         for secret, texts in values.items():
             for old in self.of("Secret", secret):

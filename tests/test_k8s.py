@@ -1,0 +1,469 @@
+"""The Kubernetes manifests: what schemas say of them, and what schemas don't see."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import re
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from kube import (
+    K8S,
+    OVERLAYS,
+    VERSIONS,
+    containers,
+    documents,
+    environment,
+    mounted_secrets,
+    needs_kustomize,
+    of,
+    overlay,
+    selects,
+    templates,
+    violations,
+    written,
+)
+
+from proxy.operations import OWN
+from proxy.runtime_dir import LONGEST_NAME, PREFIX, SOCKET_LIMIT
+from proxy.serve import LEAST_GRACE, THREAD_SECONDS
+from proxy.settings import load
+from proxy.settings.names import FILE_PASSTHROUGH
+from proxy.settings.variables import FILE_NAMES, KNOWN
+
+pytestmark = needs_kustomize
+CUSTOM = {
+    "ServiceMonitor",
+    "PrometheusRule",
+    "ExternalSecret",
+    "SecretStore",
+    "VaultAuth",
+    "VaultStaticSecret",
+}
+"""Kinds of operators, of which the validator has no schema."""
+EXAMPLES = {
+    one["metadata"]["name"]: one["stringData"]
+    for file in ("base/mlflow-secret.example.yaml", "components/backup/mlflow-backup-secret.example.yaml")
+    for one in written(file)
+}
+HEX = "0123456789abcdef" * 4
+
+
+def mlflow_variables() -> set[str]:
+    """Those that MLflow itself reads, from its source."""
+    found = importlib.util.find_spec("mlflow")
+    assert found is not None
+    assert found.origin is not None
+    return set(
+        re.findall(r'"(MLFLOW_\w+)"', Path(found.origin).with_name("environment_variables.py").read_text())
+    )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_an_overlay_is_valid_for_each_stated_version(name: str, version: str) -> None:
+    for one in overlay(name):
+        if one["kind"] not in CUSTOM:
+            kubernetes_validate.validate(one, version, strict=True)
+
+
+def test_the_stated_versions_are_those_of_the_documentation() -> None:
+    text = (K8S.parent / "docs" / "kubernetes.md").read_text()
+    assert f"Kubernetes {VERSIONS[0]} to {VERSIONS[-1]}" in text
+
+
+def test_there_is_one_kind_a_file() -> None:
+    for file in K8S.rglob("*.yaml"):
+        kinds = {one["kind"] for one in yaml.safe_load_all(file.read_text())}
+        assert len(kinds) == 1, file
+    listed = {file for folder in ("base", "components") for file in (K8S / folder).rglob("mlflow-*.yaml")}
+    taken = {
+        file.parent / name
+        for file in K8S.rglob("kustomization.yaml")
+        for name in yaml.safe_load(file.read_text())["resources"]
+    }
+    assert {file.name for file in listed - taken} == {
+        "mlflow-secret.example.yaml",
+        "mlflow-backup-secret.example.yaml",
+    }
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_name_that_is_referred_to_is_there(name: str) -> None:
+    found = overlay(name)
+    (server,) = of(found, "StatefulSet")
+    headless = of(found, "Service", server["spec"]["serviceName"])
+    assert [one["spec"]["clusterIP"] for one in headless] == ["None"]
+    claims = {one["metadata"]["name"] for one in server["spec"]["volumeClaimTemplates"]}
+    for where, template in templates(found):
+        pod = template["spec"]
+        assert of(found, "ServiceAccount", pod["serviceAccountName"]), where
+        volumes = {one["name"] for one in pod["volumes"]} | (claims if "StatefulSet" in where else set())
+        mounted = {mount["name"] for one in containers(pod) for mount in one.get("volumeMounts", ())}
+        assert mounted == volumes, where
+        for one in containers(pod):
+            for source in one.get("envFrom", ()):
+                assert of(found, "ConfigMap", source["configMapRef"]["name"]), where
+    for scaler in of(found, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        assert of(found, target["kind"], target["name"])
+    for ingress in of(found, "Ingress"):
+        backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+        (service,) = of(found, "Service", backend["name"])
+        assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+        assert ingress["spec"]["tls"][0]["hosts"] == [ingress["spec"]["rules"][0]["host"]]
+    names = [(one["kind"], one["metadata"]["name"]) for one in found]
+    assert len(names) == len(set(names))
+    spaces = {one["metadata"].get("namespace") for one in found if one["kind"] != "Namespace"}
+    (space,) = of(found, "Namespace")
+    assert spaces == {space["metadata"]["name"]}
+    assert space["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_selectors_match_the_servers_pods_and_no_others(name: str) -> None:
+    found = overlay(name)
+    labels = {where: template["metadata"]["labels"] for where, template in templates(found)}
+    (server,) = of(found, "StatefulSet")
+    selectors = [server["spec"]["selector"]]
+    selectors += [{"matchLabels": one["spec"]["selector"]} for one in of(found, "Service")]
+    selectors += [one["spec"]["selector"] for one in of(found, "PodDisruptionBudget")]
+    spread = server["spec"]["template"]["spec"].get("topologySpreadConstraints", ())
+    selectors += [one["labelSelector"] for one in spread]
+    assert len(selectors) == (6 if name == "production" else 4)
+    for selector in selectors:
+        assert [where for where in labels if selects(selector, labels[where])] == ["StatefulSet/mlflow"]
+    for monitor in of(found, "ServiceMonitor"):
+        services = [
+            one
+            for one in of(found, "Service")
+            if selects(monitor["spec"]["selector"], one["metadata"]["labels"])
+        ]
+        assert [one["metadata"]["name"] for one in services] == ["mlflow-pods"], "each pod once"
+        (endpoint,) = monitor["spec"]["endpoints"]
+        assert endpoint["port"] in {port["name"] for port in services[0]["spec"]["ports"]}
+        assert services[0]["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "mlflow-proxy"
+        assert services[0]["spec"]["publishNotReadyAddresses"] is True
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_ports_and_probes_are_those_of_the_program(name: str) -> None:
+    found = overlay(name)
+    (server,) = of(found, "StatefulSet")
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    (port,) = container["ports"]
+    assert environment(found, container)["MLFLOW_PORT"] == str(port["containerPort"])
+    for service in of(found, "Service"):
+        assert [one["targetPort"] for one in service["spec"]["ports"]] == [port["name"]]
+    asked = {what: container[f"{what}Probe"]["httpGet"] for what in ("startup", "liveness", "readiness")}
+    assert {one["port"] for one in asked.values()} == {port["name"]}
+    paths = {what: one["path"] for what, one in asked.items()}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    assert {"livez", "readyz", "metrics"} <= set(OWN)
+    assert {one["spec"]["endpoints"][0]["path"] for one in of(found, "ServiceMonitor")} <= {"/metrics"}
+    assert not any("scheme" in one for one in asked.values()), "PROXY_TLS is off there"
+    assert environment(found, container)["PROXY_TLS"] == "off"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_a_pod_is_given_longer_than_its_drain(name: str) -> None:
+    found = overlay(name)
+    (server,) = of(found, "StatefulSet")
+    pod = server["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = float(environment(found, container)["PROXY_GRACE_SECONDS"])
+    assert pod["terminationGracePeriodSeconds"] >= before + drain + LEAST_GRACE + THREAD_SECONDS + 10
+    assert before >= 5
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_every_variable_is_a_setting_or_mlflows(name: str) -> None:
+    known = KNOWN.keys() | FILE_NAMES.keys() | mlflow_variables()
+    found = overlay(name)
+    for config in of(found, "ConfigMap"):
+        assert set(config["data"]) <= known, config["metadata"]["name"]
+    for where, template in templates(found):
+        for container in containers(template["spec"]):
+            ours = {name for name in environment(found, container) if name.startswith(("PROXY_", "MLFLOW_"))}
+            assert ours <= known, where
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_program_accepts_what_each_container_is_given(name: str, tmp_path: Path) -> None:
+    found = overlay(name)
+    for where, template in templates(found):
+        for container in template["spec"]["containers"]:
+            given = environment(found, container)
+            secrets = mounted_secrets(template["spec"], container)
+            for variable, value in given.items():
+                secret = secrets.get(str(Path(value).parent)) if variable.endswith("_FILE") else None
+                if secret is not None:
+                    file = tmp_path / secret / Path(value).name
+                    file.parent.mkdir(exist_ok=True)
+                    example = EXAMPLES[secret][file.name]
+                    file.write_text(example if "://" in example else HEX)
+                    given[variable] = str(file)
+            if "PROXY_BACKUP_RECIPIENT" in given:
+                given["PROXY_BACKUP_RECIPIENT"] = (
+                    "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"
+                )
+            loaded = load({}, given, tmp_path)
+            # Behind nothing but `kubectl port-forward` the warning is right.
+            warned = [line for line in loaded.warnings if name == "production" or "PROXY_TLS" not in line]
+            assert warned == [], where
+            assert loaded.passthrough.get("MLFLOW_SERVER_ENABLE_JOB_EXECUTION") == (
+                "false" if name == "production" else None
+            )
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_secrets_are_files_with_a_key_and_stand_in_no_environment(name: str) -> None:
+    found = overlay(name)
+    assert of(found, "Secret") == []
+    wanted: dict[str, set[str]] = {}
+    for where, template in templates(found):
+        pod = template["spec"]
+        for container in containers(pod):
+            assert all(set(source) == {"configMapRef"} for source in container.get("envFrom", ())), where
+            assert not any("secretKeyRef" in str(one) for one in container.get("env", ())), where
+            # By subPath kubelet never exchanges a file.
+            assert not any("subPath" in str(mount) for mount in container.get("volumeMounts", ())), where
+            secrets = mounted_secrets(pod, container)
+            for variable, value in environment(found, container).items():
+                real = FILE_NAMES.get(variable, variable)
+                if (real in KNOWN and KNOWN[real].secret) or real in FILE_PASSTHROUGH - {
+                    "MLFLOW_S3_ENDPOINT_URL"
+                }:
+                    assert variable in FILE_NAMES, f"{where}: {variable} is a secret in clear"
+                if variable.endswith("_FILE"):
+                    folder, _, key = value.rpartition("/")
+                    assert key in EXAMPLES[secrets[folder]], f"{where}: {variable}"
+                    wanted.setdefault(secrets[folder], set()).add(key)
+        for volume in pod["volumes"]:
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] in EXAMPLES
+                assert volume["secret"].get("optional", False) is (name == "local")
+                assert volume["secret"]["defaultMode"] == 0o440
+    for monitor in of(found, "ServiceMonitor"):
+        credentials = monitor["spec"]["endpoints"][0]["authorization"]["credentials"]
+        assert credentials["key"] in EXAMPLES[credentials["name"]]
+    assert wanted == ({} if name == "local" else {secret: set(keys) for secret, keys in EXAMPLES.items()})
+
+
+def test_the_stores_make_the_same_secret() -> None:
+    (external,) = written("components/external-secrets/mlflow-externalsecret.yaml")
+    assert external["spec"]["target"]["name"] == "mlflow-secret"
+    keys = [one["secretKey"] for one in external["spec"]["data"]]
+    assert (
+        keys
+        == list(EXAMPLES["mlflow-secret"])
+        == [one["remoteRef"]["property"] for one in external["spec"]["data"]]
+    )
+    (store,) = written("components/external-secrets/mlflow-secretstore.yaml")
+    assert external["spec"]["secretStoreRef"] == {"kind": store["kind"], "name": store["metadata"]["name"]}
+    (vault,) = written("components/vault/mlflow-vaultstaticsecret.yaml")
+    (login,) = written("components/vault/mlflow-vaultauth.yaml")
+    assert vault["spec"]["destination"]["name"] == "mlflow-secret"
+    assert vault["spec"]["vaultAuthRef"] == login["metadata"]["name"]
+    assert login["spec"]["kubernetes"]["serviceAccount"] == "mlflow"
+
+
+def test_each_store_can_be_added_to_production(tmp_path: Path) -> None:
+    for store, kind in (("external-secrets", "ExternalSecret"), ("vault", "VaultStaticSecret")):
+        folder = tmp_path / store
+        folder.mkdir()
+        there = f"{'../' * len(folder.parts)}{str(K8S).lstrip('/')}"
+        (folder / "kustomization.yaml").write_text(
+            f"resources: [{there}/overlays/production]\ncomponents: [{there}/components/{store}]\n"
+        )
+        assert of(documents(folder), kind)
+
+
+def quantity(text: Any) -> Decimal:
+    """Kubernetes' own format (apimachinery, pkg/api/resource: Quantity)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", str(text))
+    assert match is not None, text
+    powers = {"m": Decimal("0.001"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+    powers |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+    return Decimal(match[1]) * powers[match[2] or ""]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_quantities_are_numbers_and_what_is_asked_for_is_within_the_limit(name: str) -> None:
+    found = overlay(name)
+    for where, template in templates(found):
+        pod = template["spec"]
+        scratch = sum(quantity(one["emptyDir"]["sizeLimit"]) for one in pod["volumes"] if "emptyDir" in one)
+        for container in containers(pod):
+            asked, most = container["resources"]["requests"], container["resources"]["limits"]
+            assert set(asked) == set(most) == {"cpu", "memory", "ephemeral-storage"}, where
+            assert all(quantity(asked[one]) <= quantity(most[one]) for one in asked), where
+        # Or a pod would be evicted before its volumes are full.
+        assert scratch <= max(
+            quantity(one["resources"]["limits"]["ephemeral-storage"]) for one in pod["containers"]
+        )
+    for claim in of(found, "StatefulSet")[0]["spec"]["volumeClaimTemplates"]:
+        assert quantity(claim["spec"]["resources"]["requests"]["storage"]) > 0
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_pods_keep_to_the_restricted_standard_and_to_less(name: str) -> None:
+    found = overlay(name)
+    assert [one["automountServiceAccountToken"] for one in of(found, "ServiceAccount")] == [False]
+    assert not [one["kind"] for one in found if "Role" in one["kind"]]
+    for where, template in templates(found):
+        pod = template["spec"]
+        assert violations(pod) == [], where
+        assert pod["automountServiceAccountToken"] is False, where
+        assert pod["enableServiceLinks"] is False, where
+        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 1001, where
+        for container in containers(pod):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, where
+            assert re.search(r":\d+\.\d+\.\d+$|@sha256:", container["image"]), where
+
+
+def test_the_check_of_the_standard_finds_what_breaks_it() -> None:
+    (server,) = of(overlay("production"), "StatefulSet")
+    good = server["spec"]["template"]["spec"]
+
+    def broken(change: str) -> list[str]:
+        pod = copy.deepcopy(good)
+        exec(change, {"pod": pod, "one": pod["containers"][0]})
+        return violations(pod)
+
+    for change in (
+        "pod['hostNetwork'] = True",
+        "pod['volumes'].append({'name': 'x', 'hostPath': {'path': '/'}})",
+        "pod['securityContext'].pop('runAsNonRoot')",
+        "pod['securityContext'].pop('seccompProfile')",
+        "pod['securityContext']['runAsUser'] = 0",
+        "one['securityContext']['allowPrivilegeEscalation'] = True",
+        "one['securityContext'].pop('capabilities')",
+        "one['securityContext']['capabilities']['add'] = ['SYS_ADMIN']",
+        "one['securityContext']['privileged'] = True",
+        "one['ports'][0]['hostPort'] = 80",
+        "pod['initContainers'][0].pop('securityContext')",
+    ):
+        assert broken(change) != [], change
+    assert broken("pass") == []
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_what_is_written_to_is_a_volume(name: str) -> None:
+    found = overlay(name)
+    for where, template in templates(found):
+        pod = template["spec"]
+        for container in pod["containers"]:
+            written_to = {
+                mount["mountPath"]
+                for mount in container["volumeMounts"]
+                if not mount.get("readOnly") and mount["name"] != "secrets"
+            }
+            given = environment(found, container)
+            for variable in (
+                "PROXY_DATA_DIR",
+                "HOME",
+                *(["PROXY_RUNTIME_DIR"] if "StatefulSet" in where else []),
+            ):
+                path = Path(given[variable])
+                assert any(path.is_relative_to(one) for one in written_to), f"{where}: {variable}"
+            assert "/tmp" in written_to, where
+    (server,) = of(found, "StatefulSet")
+    runtime = environment(found, server["spec"]["template"]["spec"]["containers"][0])["PROXY_RUNTIME_DIR"]
+    assert len(f"{runtime}/{PREFIX}12345678/{LONGEST_NAME}") <= SOCKET_LIMIT
+
+
+def flows(found: list[dict[str, Any]], labels: dict[str, str], way: str) -> set[tuple[str, str, Any]] | None:
+    """Who may, as the policies that select such a pod add up; None: anybody, as none does."""
+    result: set[tuple[str, str, Any]] | None = None
+    for policy in of(found, "NetworkPolicy"):
+        spec = policy["spec"]
+        if way.capitalize() not in spec["policyTypes"] or not selects(spec["podSelector"], labels):
+            continue
+        result = result or set()
+        for rule in spec.get(way) or ():
+            peers, ports = rule["from" if way == "ingress" else "to"], rule["ports"]
+            assert peers, "an empty list is everybody"
+            assert ports, "an empty list is every port"
+            for peer in peers:
+                if "ipBlock" in peer:
+                    who = peer["ipBlock"]["cidr"]
+                else:
+                    namespace, pods = (
+                        peer[key]["matchLabels"] for key in ("namespaceSelector", "podSelector")
+                    )
+                    who = f"{namespace['kubernetes.io/metadata.name']}/{','.join(pods.values())}"
+                result |= {(who, port["protocol"], port["port"]) for port in ports}
+    return result
+
+
+DNS = {("kube-system/kube-dns", "UDP", 53), ("kube-system/kube-dns", "TCP", 53)}
+DATABASE, STORAGE = ("192.0.2.10/32", "TCP", 5432), ("198.51.100.0/25", "TCP", 443)
+PROVIDER, BACKUPS = ("203.0.113.0/24", "TCP", 443), ("198.51.100.128/25", "TCP", 443)
+SCRATCH = ("192.0.2.20/32", "TCP", 5432)
+INGRESS, PROMETHEUS = ("ingress-nginx/ingress-nginx", "TCP", "http"), ("monitoring/prometheus", "TCP", "http")
+
+
+def test_the_network_policies_admit_exactly_these_flows() -> None:
+    expected = {
+        "local": {"StatefulSet/mlflow": ({INGRESS}, DNS)},
+        "production": {
+            "StatefulSet/mlflow": ({INGRESS, PROMETHEUS}, {*DNS, DATABASE, STORAGE, PROVIDER}),
+            "Job/mlflow-migrate": (set(), {*DNS, DATABASE, STORAGE}),
+            "CronJob/mlflow-backup": (set(), {*DNS, DATABASE, STORAGE, BACKUPS}),
+            "CronJob/mlflow-drill": (set(), {*DNS, DATABASE, STORAGE, BACKUPS, SCRATCH}),
+        },
+    }
+    for name, wanted in expected.items():
+        found = overlay(name)
+        labels = {where: template["metadata"]["labels"] for where, template in templates(found)}
+        assert {
+            where: (flows(found, one, "ingress"), flows(found, one, "egress"))
+            for where, one in labels.items()
+        } == wanted
+        ports = {
+            port["name"]
+            for _, template in templates(found)
+            for container in template["spec"]["containers"]
+            for port in container.get("ports", ())
+        }
+        assert ports == {"http"}
+
+
+def test_several_replicas_share_a_server_and_no_pod_migrates() -> None:
+    found = overlay("production")
+    (server,) = of(found, "StatefulSet")
+    (scaler,) = of(found, "HorizontalPodAutoscaler")
+    assert "replicas" not in server["spec"], "the autoscaler's number would be set back at each deployment"
+    assert scaler["spec"]["minReplicas"] >= 2
+    (config,) = of(found, "ConfigMap", "mlflow-config")
+    assert config["data"]["PROXY_MIGRATE"] == "never"
+    assert EXAMPLES["mlflow-secret"]["MLFLOW_BACKEND_STORE_URI"].startswith("postgresql://")
+    assert EXAMPLES["mlflow-secret"]["PROXY_DATABASE_URL"].startswith("postgresql://")
+    pod = server["spec"]["template"]["spec"]
+    assert [one["args"] for one in pod["initContainers"]] == [["migrate", "--wait"]]
+    (job,) = of(found, "Job")
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["migrate", "--create", "--yes"]
+    hosts = {one["topologyKey"]: one["whenUnsatisfiable"] for one in pod["topologySpreadConstraints"]}
+    assert hosts["kubernetes.io/hostname"] == "DoNotSchedule"
+    (alone,) = of(overlay("local"), "StatefulSet")
+    assert alone["spec"]["replicas"] == 1
+    assert of(overlay("local"), "HorizontalPodAutoscaler") == []
+
+
+def test_the_prometheus_rule_is_made_from_the_rules() -> None:
+    spec = importlib.util.spec_from_file_location("build", K8S / "components" / "monitoring" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    assert build.TARGET.read_text() == build.made(), "run `python k8s/components/monitoring/build.py`"
+    groups = [group for path in build.RULES for group in yaml.safe_load(path.read_text())["groups"]]
+    assert yaml.safe_load(build.made())["spec"]["groups"] == groups
+    assert len(groups) > 3
