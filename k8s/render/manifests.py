@@ -17,7 +17,7 @@ Document = dict[str, Any]
 
 CONFIG, SECRET = "mlflow-config", "mlflow-secret"
 BACKUP_CONFIG, BACKUP_SECRET = "mlflow-backup-config", "mlflow-backup-secret"
-DRILL_SECRET = "mlflow-drill-secret"
+DRILL_SECRET = "mlflow-drill-secret"  # noqa: S105 - its name
 MARK = "mlflow-proxy/config"
 """The annotation by which pods are started anew when what they are configured with has changed."""
 

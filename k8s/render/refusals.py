@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from given import Given
-from manifests import BACKUP_SECRET, SECRET, Container, Manifests
+from manifests import Container, Manifests
 
 from proxy import first_start
 from proxy.errors import UserError
@@ -85,7 +85,7 @@ def _missing(manifests: Manifests, existing: set[str]) -> Iterator[str]:
             continue
         values = manifests.values_of(secret)
         if values is None or not values.get(key, "").strip():
-            ours = "put it into the .env file, " if secret in (SECRET, BACKUP_SECRET) else ""
+            ours = "put it into the .env file, " if key in FILE_NAMES.values() else ""
             yield (
                 f"Secret/{secret} has no {key}, which {who} wants: {ours}have a store make it "
                 "(components/external-secrets, components/vault), or name the Secret with --existing-secret"
