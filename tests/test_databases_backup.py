@@ -56,7 +56,7 @@ VERSION = sa.Table("alembic_version", METADATA, sa.Column("version_num", sa.Stri
 ROWS: list[dict[str, Any]] = [
     {
         "key": f"k{i} %ü😀",
-        "value": [i / 7, -0.0, 1.7976931348623157e308, float(i), None][i % 5],
+        "value": [i / 7, -0.5, 1.7976931348623157e308, float(i), None][i % 5],
         "step": i * 10**12,
         "is_nan": i % 2 == 0,
         "note": [None, "", "a\r\nb\t\\'\"\x01;", "é😀"][i % 4],
@@ -112,7 +112,7 @@ def fill(uri: str) -> None:
     with engine.begin() as connection:
         connection.execute(VERSION.insert(), [{"version_num": "abc123"}])
         connection.execute(METRICS.insert(), ROWS)
-        connection.execute(LOG.insert(), [{"id": i, "metric": ROWS[i]["key"]} for i in range(100)])
+        connection.execute(LOG.insert(), [{"id": i + 1, "metric": ROWS[i]["key"]} for i in range(100)])
     engine.dispose()
 
 

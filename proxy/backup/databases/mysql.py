@@ -191,6 +191,11 @@ class _Begun:
         if not self._ended:
             self._child.pour(to)
 
+    def abandon(self) -> None:
+        """Nobody wants it any more, if anybody did."""
+        self._child.kill()
+        self.end()
+
     def end(self) -> None:
         """No more goes into the file."""
         self._asked.set()
@@ -235,7 +240,7 @@ def snapshot(uri: str, scratch: Path) -> Iterator[_Snapshot]:
         _begin(connection)
         child = stack.enter_context(_started(uri, program, *_dump_options(program)))
         dump = _Begun(child, file)
-        stack.callback(dump.end)
+        stack.callback(dump.abandon)
         if not dump.begun():
             raise DatabaseFailed.at(uri, f"{program.name} has not begun within {_BEGIN_SECONDS:g} s")
         moment = time.time()

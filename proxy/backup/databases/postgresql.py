@@ -135,6 +135,8 @@ class _Snapshot:
             "--format=custom",
             "--compress=0",
             "--no-password",
+            # Else it would wait for ever behind somebody's ALTER TABLE, which waits for us.
+            "--lock-wait-timeout=60000",
             # It is restored by whoever may: not with the rights, replication and comments on what belongs to
             # the server that stand in it.
             *_LEFT_OUT,

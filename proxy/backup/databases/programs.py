@@ -111,6 +111,9 @@ class Child:
             raise DatabaseFailed.at(self._uri, f"{self._name} has ended too early") from None
         self._finish()
 
+    def kill(self) -> None:
+        self._process.kill()
+
     def _finish(self) -> None:
         if self._process.wait():
             raise DatabaseFailed.at(self._uri, f"{self._name} has failed: {self._said()}")

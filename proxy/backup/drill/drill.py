@@ -24,7 +24,7 @@ from proxy.settings import Loaded
 from proxy.settings.database import driver_uri
 
 # Names that MLflow's client and server carry as they are; others (#, ?, %) it changes by itself.
-_PLAIN = re.compile(r"[\w ./@:+=,()~-]+")
+_PLAIN = re.compile(r"[\w ./@+=,()~-]+")
 
 
 def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Report:
@@ -38,10 +38,11 @@ def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Rep
     try:
         report = _drill(loaded, progress, name, began)
         state.note(settings.data_dir, "drill", report.noted())
-    except UserError as error:
+    except (UserError, OSError) as error:
+        told = error if isinstance(error, UserError) else DrillFailed(f"the drill could not go on: {error}")
         with contextlib.suppress(OSError):
-            state.note(settings.data_dir, "drill", {"last_attempt": began, "error": str(error)})
-        raise
+            state.note(settings.data_dir, "drill", {"last_attempt": began, "error": str(told)})
+        raise told from None
     finally:
         if settings.backup_metrics_file is not None:
             figures.write(settings.backup_metrics_file, settings.data_dir)
