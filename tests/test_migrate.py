@@ -17,6 +17,7 @@ from service import clean_environment, free_port, running
 
 from proxy.mlflow_server import schema
 from proxy.mlflow_server.schema import Fit
+from proxy.store.tables import sessions
 
 __all__ = ["place"]
 
@@ -211,4 +212,44 @@ def test_the_command_migrates_after_a_copy_and_then_has_nothing_to_do(tmp_path: 
     assert f"was migrated to version {newest()}" in done.stdout
     assert len(list(data.glob("mlflow.db.*Z"))) == 1
     again = command("migrate", tmp_path)
+    assert "needs no migration (current)" in again.stdout
+
+
+def test_who_waits_for_a_migration_changes_nothing_and_is_told_of_a_newer_mlflow(tmp_path: Path) -> None:
+    path = database(tmp_path / "mlflow-data" / "mlflow.db", "ffffffffffff")
+    before = hashlib.sha256(path.read_bytes()).digest()
+    done = command("migrate", tmp_path, "--wait")
+    assert done.returncode == 1
+    assert "install the MLflow that it belongs to" in done.stderr
+    assert hashlib.sha256(path.read_bytes()).digest() == before
+    path.unlink()
+    database(path, newest())
+    assert command("migrate", tmp_path, "--wait").returncode == 0
+
+
+@pytest.mark.slow
+def test_one_makes_an_empty_databases_tables_and_the_others_wait_for_it(tmp_path: Path) -> None:
+    nothing = command("migrate", tmp_path)
+    assert "needs no migration (empty)" in nothing.stdout
+    with subprocess.Popen(
+        [sys.executable, "-m", "proxy", "migrate", "--wait"],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        try:
+            assert waiting.stdout is not None
+            assert "has no tables and is to have version" in waiting.stdout.readline()
+            assert not (tmp_path / "mlflow-data" / "mlflow.db").exists()
+            made = command("migrate", tmp_path, "--create")
+            assert made.returncode == 0, made.stdout + made.stderr
+            assert f"was given the tables of version {newest()}" in made.stdout
+            assert waiting.wait(60) == 0
+        finally:
+            waiting.kill()
+    with closing(sqlite3.connect(tmp_path / "mlflow-data" / "proxy.db")) as ours:
+        named = ours.execute("SELECT name FROM sqlite_master WHERE name = ?", (sessions.name,))
+        assert named.fetchall() == [(sessions.name,)]
+    again = command("migrate", tmp_path, "--create")
     assert "needs no migration (current)" in again.stdout
