@@ -19,17 +19,28 @@ VERSIONS = ("1.30", "1.34", "1.37")
 
 Document = dict[str, Any]
 
+
+def _program() -> list[str] | None:
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    if shutil.which("kubectl"):
+        said = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True).stdout
+        if "Kustomize Version: v5" in said:
+            return ["kubectl", "kustomize"]
+    return None
+
+
+PROGRAM = _program()
 needs_kustomize = pytest.mark.skipif(
-    shutil.which("kustomize") is None and shutil.which("kubectl") is None,
-    reason="not installed: kubectl or kustomize",
+    PROGRAM is None, reason="not installed: kubectl 1.27 or newer, or kustomize"
 )
 
 
 @functools.cache
 def kustomized(folder: Path) -> str:
     """What is applied by `kubectl apply -k`."""
-    program = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
-    done = subprocess.run([*program, str(folder)], capture_output=True, text=True)
+    assert PROGRAM is not None
+    done = subprocess.run([*PROGRAM, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return done.stdout
