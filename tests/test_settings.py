@@ -813,6 +813,12 @@ def test_settings_do_not_change_after_they_were_read(tmp_path: Path) -> None:
 # ---- The command line ----
 
 
+@pytest.mark.parametrize("name", ["PROXY_PROBE_INTERVAL", "PROXY_PROBE_STORAGE_INTERVAL"])
+def test_a_probe_can_be_switched_off(name: str, tmp_path: Path) -> None:
+    loaded = load(environ={name: "0"}, directory=tmp_path)
+    assert getattr(loaded.settings, name.removeprefix("PROXY_").lower()) == 0
+
+
 def test_every_setting_but_a_secret_has_an_option_of_its_own() -> None:
     flags = {variable: flag for flag, variable, help_text in options() if help_text}
     assert len(set(flags.values())) == len(flags)

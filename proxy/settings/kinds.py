@@ -13,6 +13,7 @@ from proxy.settings.values import read
 Text = Annotated[str, read(values.text_value)]
 Flag = Annotated[bool, read(values.on_off)]
 Seconds = Annotated[float, read(values.seconds)]
+Pace = Annotated[float, read(values.pace)]
 Size = Annotated[int, read(values.size), "size"]
 FilePath = Annotated[Path, read(values.path)]
 Url = Annotated[str, read(sign_in_values.provider_url)]

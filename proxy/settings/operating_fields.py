@@ -7,21 +7,21 @@ from typing import Annotated
 from pydantic_settings import BaseSettings
 
 from proxy.settings import values
-from proxy.settings.kinds import FilePath, Flag, Seconds, Size, setting
+from proxy.settings.kinds import FilePath, Flag, Pace, Size, setting
 from proxy.settings.values import read
 
 
 class OperatingFields(BaseSettings):
     """The part of Settings that those are."""
 
-    probe_interval: Seconds = setting(
+    probe_interval: Pace = setting(
         "PROXY_PROBE_INTERVAL",
         "Probes",
         60.0,
         "How often the database, the identity provider, certificates and the disk are looked at; 0: never. "
         "What is found is in /metrics and /readyz?verbose.",
     )
-    probe_storage_interval: Seconds = setting(
+    probe_storage_interval: Pace = setting(
         "PROXY_PROBE_STORAGE_INTERVAL",
         "Probes",
         300.0,

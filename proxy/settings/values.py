@@ -101,6 +101,11 @@ def seconds_up_to(longest: int) -> Callable[[str], float]:
 seconds = seconds_up_to(7 * 24 * 3600)
 
 
+def pace(text: str) -> float:
+    """Seconds between two times, or 0 for never."""
+    return 0.0 if text.strip() == "0" else seconds(text)
+
+
 def size(text: str) -> int:
     """Bytes: plain, or with KB, MB, GB (powers of 1000) or KiB, MiB, GiB (powers of 1024)."""
     match = re.fullmatch(r"(\d{1,15})\s*([a-z]*)", text, re.ASCII | re.IGNORECASE)
