@@ -123,7 +123,7 @@ def world(folder: Path, **settings: str) -> World:
     made.artifacts.mkdir()
     Store.open(Settings(data_dir=made.data)).close()
     key = folder / "key"
-    recipient = made.done("backup", "keygen", str(key)).strip().splitlines()[-1]
+    recipient = made.done("backup", "keygen", str(key)).strip().removeprefix("PROXY_BACKUP_RECIPIENT=")
     made.settings |= {"PROXY_BACKUP_RECIPIENT": recipient, "PROXY_BACKUP_IDENTITY_FILE": str(key)}
     return made
 

@@ -87,7 +87,7 @@ def environment(
         "PROXY_DATA_DIR": str(folder),
         "PROXY_TLS": "off",
         # Nothing is written to what was restored, or, where the artifacts were not copied, to their storage.
-        "PROXY_PROBE_INTERVAL": "0",
+        "PROXY_PROBE_STORAGE_INTERVAL": "0",
         "PROXY_MIGRATE": "never",
     }
 
@@ -117,6 +117,7 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[Running]:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=output,
+            bufsize=0,
             start_new_session=True,
         )
     try:
@@ -127,7 +128,6 @@ def running(folder: Path, environ: Mapping[str, str]) -> Iterator[Running]:
         assert process.stdin is not None
         with contextlib.suppress(OSError):
             process.stdin.write(b"stop %d\n" % _GRACE)
-            process.stdin.flush()
         try:
             process.wait(2 * _GRACE)
         except subprocess.TimeoutExpired:
