@@ -70,5 +70,5 @@ def test_the_text_file_is_for_another_user_to_read_and_written_whole(tmp_path: P
     assert file.read_text() == figures.text(tmp_path)
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     assert not list(tmp_path.glob(".backup*"))
-    with pytest.raises(UserError, match="PROXY_BACKUP_METRICS_FILE: .* can't be written"):
+    with pytest.raises(UserError, match=r"PROXY_BACKUP_METRICS_FILE: .* can't be written"):
         figures.write(tmp_path / "none" / "backup.prom", tmp_path)
