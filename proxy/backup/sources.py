@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,17 @@ def databases_of(loaded: Loaded) -> list[Database]:
         else:
             merged[_identity(uri)] = Database(same.role, (*same.roles, role), same.uri, same.variable)
     return list(merged.values())
+
+
+def made(databases: Sequence[Database]) -> tuple[list[Database], list[Database]]:
+    """Those that are there, and those that are only made by the service's first start: a file of SQLite that
+    does not exist. The tracking database is never among the latter, as a backup without it would be none."""
+    there, absent = [], []
+    for one in databases:
+        url = sa.make_url(one.uri)
+        missing = url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+        (absent if missing and "tracking" not in one.roles else there).append(one)
+    return there, absent
 
 
 def artifacts_of(loaded: Loaded) -> Place:

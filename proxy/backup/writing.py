@@ -61,7 +61,13 @@ def backup(plan: Plan, progress: Progress) -> Made:
     with lease.held(plan.place, progress.say) as held, _scratch(plan.folder) as scratch:
         run = _Run(plan, progress, held, scratch, keys)
         made = run.make()
-        return Made(made, tuple(run.prune(made)))
+        removed: list[str] = []
+        try:
+            run.prune(made, removed)
+        except UserError as error:
+            # The set is there all the same; the next run removes them.
+            progress.say(f"what no rule keeps could not be removed: {error}")
+        return Made(made, tuple(removed))
 
 
 class _Run:
@@ -95,11 +101,13 @@ class _Run:
         self._place.put(manifest.name, manifest.text())
         return manifest
 
-    def prune(self, made: Manifest) -> list[str]:
-        """Remove what no rule keeps; the names of the sets. The set just made is whole."""
+    def prune(self, made: Manifest, removed: list[str]) -> None:
+        """Remove what no rule keeps, adding the names of the sets to `removed`. The set just made is whole.
+
+        Raises UserError.
+        """
         sets = reading.sets(self._place)
         old = retention.superseded(sets, made.set, self._plan.keep)
-        removed = []
         for one in old:
             self._lease.check()
             # The manifest first: what is half removed is no set.
@@ -112,7 +120,6 @@ class _Run:
                 left = [one for one in sets if one.set not in gone]
                 number = copying.drop_unneeded(self._place, ledger, left, self._set)
             self._progress.say(f"{number} copies of artifacts are needed by no backup any more: removed")
-        return removed
 
     def _clear_debris(self) -> None:
         """What broken-off runs left: nobody else writes here now."""

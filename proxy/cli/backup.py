@@ -16,7 +16,7 @@ import click
 
 from proxy.cli.options import read
 from proxy.errors import UserError
-from proxy.settings import Loaded, options
+from proxy.settings import Loaded, Settings, options
 
 _PLACES = ("PROXY_ENV", "PROXY_ENV_FILE", "PROXY_DATA_DIR", "MLFLOW_DEFAULT_ARTIFACT_ROOT")
 
@@ -168,11 +168,14 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
     if not settings.backup_recipient:
         progress.say("PROXY_BACKUP_RECIPIENT is not set: the backup is not encrypted")
     keep = Keep(settings.backup_keep_daily, settings.backup_keep_weekly, settings.backup_keep_monthly)
+    there, absent = sources.made(sources.databases_of(loaded))
+    for one in absent:
+        progress.say(f"{one.variable}: there is no {one.role} database yet, and none is in the backup")
     began = time.time()
     try:
         made = writing.backup(
             writing.Plan(
-                databases=sources.databases_of(loaded),
+                databases=there,
                 artifacts=sources.artifacts_of(loaded),
                 place=place,
                 copy_artifacts=artifacts or settings.backup_artifacts,
@@ -185,6 +188,7 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
         )
     except UserError as error:
         state.note(settings.data_dir, "backup", {"last_attempt": began, "error": str(error).splitlines()[0]})
+        _write_figures(settings)
         raise
     manifest = made.manifest
     took = time.time() - began
@@ -201,6 +205,7 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
             "error": None,
         },
     )
+    _write_figures(settings)
     for one in made.removed:
         progress.say(f"the backup {one} was removed: no rule keeps it any more")
     if secrets := sources.left_out(settings):
@@ -248,6 +253,13 @@ def bring_back(
         began = time.monotonic()
         restoring.restore(plan, _progress())
     click.echo(f"{manifest.set} was restored in {seconds(time.monotonic() - began)}.")
+
+
+def _write_figures(settings: Settings) -> None:
+    from proxy.backup import figures
+
+    if settings.backup_metrics_file is not None:
+        figures.write(settings.backup_metrics_file, settings.data_dir)
 
 
 def _destination(loaded: Loaded) -> Any:

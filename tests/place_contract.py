@@ -1,0 +1,120 @@
+"""What every place must do, whatever keeps it; each test of a place calls these."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import pytest
+
+from proxy.backup import streams
+from proxy.backup.places import Place, PlaceFailed
+from proxy.backup.places.place import PIECE
+
+
+def small_things(place: Place) -> None:
+    """Put, found, replaced and removed; those of other prefixes are not touched."""
+    assert place.get("a/one") is None
+    assert place.stat("a/one") is None
+    place.put("a/one", b"1")
+    place.put("a/ä b/%.txt", b"22")
+    place.put("b/three", b"")
+    assert place.get("a/one") is not None
+    assert {entry.name: entry.size for entry in place.entries("a/")} == {"a/one": 1, "a/ä b/%.txt": 2}
+    assert {entry.name for entry in place.entries("")} == {"a/one", "a/ä b/%.txt", "b/three"}
+    assert {(entry.name, entry.size) for entry in place.versioned("b/")} == {("b/three", 0)}
+    before = place.stat("a/one")
+    assert before is not None
+    assert before.size == 1
+    place.put("a/one", b"another")
+    after = place.stat("a/one")
+    assert after is not None
+    assert after.etag != before.etag
+    place.remove("a/one")
+    place.remove("a/one")
+    assert place.stat("a/one") is None
+    for name in ("a/ä b/%.txt", "b/three"):
+        place.remove(name)
+    assert not list(place.entries(""))
+
+
+def one_of_two_gets_it(place: Place) -> None:
+    """What the lock rests on."""
+    etag = place.put_new("lock", b"first")
+    assert etag
+    assert place.put_new("lock", b"second") is None
+    found = place.get("lock")
+    assert found == (b"first", etag)
+    newer = place.exchange("lock", b"third", etag)
+    assert newer
+    assert place.exchange("lock", b"fourth", etag) is None
+    assert place.get("lock") == (b"third", newer)
+    place.remove("lock")
+    assert place.exchange("lock", b"fifth", newer) is None
+    assert place.get("lock") is None
+
+
+def what_is_not_ended_is_not_there(place: Place) -> None:
+    """A small one, and one of several pieces."""
+    for size in (10, 2 * PIECE + 10):
+        with pytest.raises(ZeroDivisionError):
+            _broken_off(place, size)
+        assert place.stat("begun") is None
+        assert not list(place.entries(""))
+    place.tidy("")
+
+
+def _broken_off(place: Place, size: int) -> None:
+    with place.create("begun") as sink:
+        sink.write(b"x" * size)
+        raise ZeroDivisionError
+
+
+def large_things(place: Place) -> None:
+    """Written in pieces and read back; a part of it too."""
+    chance = random.Random(3)
+    digest = hashlib.sha256()
+    with place.create("large") as sink:
+        for _ in range(40):
+            data = chance.randbytes(2**20)
+            digest.update(data)
+            sink.write(data)
+        sink.commit()
+    found = hashlib.sha256()
+    length = 0
+    with place.open("large") as source:
+        while data := source.read(300_000):
+            found.update(data)
+            length += len(data)
+    assert length == 40 * 2**20
+    assert found.digest() == digest.digest()
+    source = place._open("large", 40 * 2**20 - 5)
+    assert source.read(100) == data_end(3)
+    source.close()
+    with streams.writing(place, "packed.zst", (), lambda _: None) as (writer, kept):
+        writer.write(b"y" * 1_000_000)
+    assert streams.damage(place, kept.stored, lambda _: None) is None
+    for name in ("large", "packed.zst"):
+        place.remove(name)
+
+
+def data_end(seed: int) -> bytes:
+    """The last five bytes of what is written above."""
+    chance = random.Random(seed)
+    for _ in range(40):
+        data = chance.randbytes(2**20)
+    return data[-5:]
+
+
+def what_is_missing_is_named(place: Place) -> None:
+    with pytest.raises(PlaceFailed, match="no/such/thing"), place.open("no/such/thing") as source:
+        source.read(1)
+
+
+ALL = (
+    small_things,
+    one_of_two_gets_it,
+    what_is_not_ended_is_not_there,
+    large_things,
+    what_is_missing_is_named,
+)

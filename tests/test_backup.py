@@ -1,0 +1,516 @@
+"""`mlflow-proxy backup` and `restore` over a directory: what is in a set, and that it comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from backup_site import Site, site, tree
+
+from proxy.backup import lease, places, reading, sealing, state
+from proxy.backup.lease import LeaseLost
+from proxy.backup.places.tree import Tree
+from proxy.errors import UserError
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Site:
+    return site(tmp_path / "site")
+
+
+def file_of(made: Site, name: str) -> Path:
+    """Where a part of the newest set lies."""
+    return Path(made.place.text) / "sets" / made.newest().set / name
+
+
+# ---- What comes back ----
+
+
+@pytest.mark.parametrize("sealed", [True, False], ids=["encrypted", "not encrypted"])
+def test_what_was_backed_up_comes_back_table_by_table_and_file_by_file(tmp_path: Path, sealed: bool) -> None:
+    made = site(tmp_path / "site", sealed=sealed)
+    said = made.run("backup", "--artifacts")
+    assert ("is not encrypted" in said) is not sealed
+    manifest = made.newest()
+    assert [entry.role for entry in manifest.databases] == ["tracking", "proxy"]
+    assert manifest.databases[0].tables == made.tables()
+    assert manifest.encryption == ((made.public,) if sealed else ())
+
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run("restore", "--yes")
+    assert "2 tables, 2001 rows" in said
+    assert other.tables() == made.tables()
+    assert other.tables("proxy.db") == made.tables("proxy.db")
+    assert tree(other.artifacts) == tree(made.artifacts)
+    assert not (other.data / "backup" / "restore.json").exists()
+
+
+def test_nothing_of_the_data_can_be_read_where_backups_are_encrypted(made: Site) -> None:
+    made.artifact("1/secret.txt", b"the-secret-content " * 1000)
+    made.run("backup", "--artifacts")
+    for path in Path(made.place.text).rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert path.name.endswith(".age") or b"run-" not in data
+            assert b"secret-content" not in data
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    said = made.run("backup", "verify")
+    assert "is as it was written" in said
+
+
+def test_the_list_names_every_artifact_with_its_size_and_digest(made: Site) -> None:
+    made.run("backup")
+    manifest = made.newest()
+    assert manifest.artifacts is not None
+    assert not manifest.artifacts.copied
+    listed = {one.path: one for one in reading.artifacts(made.place, manifest, made.key)}
+    assert {path: one.digest for path, one in listed.items()} == tree(made.artifacts)
+    assert all(one.size == (made.artifacts / path).stat().st_size for path, one in listed.items())
+    # A second run reads no file again that has not changed.
+    changed = "1/run-1/artifacts/model.bin"
+    made.artifact(changed, b"another")
+    made.run("backup")
+    again = {one.path: one.digest for one in reading.artifacts(made.place, made.newest(), made.key)}
+    assert again == tree(made.artifacts)
+    assert again[changed] != listed[changed].digest
+
+
+def test_artifacts_are_copied_once_and_each_set_keeps_what_it_had(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    first, before = made.newest(), tree(made.artifacts)
+    copies = set(Path(made.place.text).glob("artifacts/??/*"))
+    assert len(copies) == len(before)
+    made.artifact("1/run-1/artifacts/model.bin", b"trained again")
+    (made.artifacts / "1/run-2/artifacts/model.bin").unlink()
+    assert "1 of them, 13 B, were not copied before" in made.run("backup", "--artifacts")
+    assert len(set(Path(made.place.text).glob("artifacts/??/*")) - copies) == 1
+
+    old, new = made.elsewhere(tmp_path / "old"), made.elsewhere(tmp_path / "new")
+    old.run("restore", first.set, "--yes")
+    new.run("restore", "--yes")
+    assert tree(old.artifacts) == before
+    assert tree(new.artifacts) == tree(made.artifacts)
+
+
+def test_another_key_means_new_copies(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    made.public, secret = sealing.keygen()
+    made.key_file.write_text(secret)
+    made.environment["PROXY_BACKUP_RECIPIENT"] = made.public
+    made.run("backup", "--artifacts")
+    other = made.elsewhere(tmp_path / "other")
+    other.run("restore", "--yes")
+    assert tree(other.artifacts) == tree(made.artifacts)
+
+
+def test_a_database_that_is_written_to_meanwhile_is_one_moments(made: Site, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(made.data / "mlflow.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
+        with made.start("backup") as process:
+            number = 0
+            while process.poll() is None:
+                # Both rows of a pair, or none of them.
+                with database:
+                    for half in "ab":
+                        database.execute(
+                            "INSERT INTO runs VALUES (?,?,0,x'00')", (f"pair-{number}-{half}", number)
+                        )
+                number += 1
+            assert process.returncode == 0, process.communicate()
+    other = made.elsewhere(tmp_path / "other")
+    other.run("restore", "--yes")
+    with contextlib.closing(sqlite3.connect(other.data / "mlflow.db")) as database:
+        (pairs,) = database.execute("SELECT count(*) FROM runs WHERE id LIKE 'pair-%'").fetchone()
+    assert pairs % 2 == 0
+    assert other.tables() == dict(made.newest().databases[0].tables)
+
+
+# ---- What is not taken for a backup ----
+
+
+DAMAGE = {
+    "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "was changed": lambda path: flip(path),
+    "is missing": lambda path: path.unlink(),
+}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("part", ["tracking.dump.zst.age", "artifacts.jsonl.zst.age"])
+def test_a_damaged_part_is_named_and_nothing_is_touched(
+    made: Site, tmp_path: Path, how: str, part: str
+) -> None:
+    made.run("backup")
+    DAMAGE[how](file_of(made, part))
+    assert how in made.run("backup", "verify", fails=True)
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run("restore", "--yes", fails=True)
+    assert how in said
+    assert part in said
+    assert not (other.data / "mlflow.db").exists()
+    assert not (other.data / "proxy.db").exists()
+
+
+@pytest.mark.parametrize("how", ["cut short", "was changed"])
+def test_a_damaged_manifest_is_named_and_no_older_set_taken_in_its_stead(
+    made: Site, tmp_path: Path, how: str
+) -> None:
+    made.run("backup")
+    made.run("backup")
+    manifest = file_of(made, "manifest.json")
+    text = manifest.read_text()
+    manifest.write_text(text[: len(text) // 2] if how == "cut short" else text.replace("2001", "2000"))
+    other = made.elsewhere(tmp_path / "other")
+    # What is cut is no JSON any more; a changed one has another digest.
+    assert "changed" in other.run("restore", "--yes", fails=True)
+    assert str(manifest) in made.run("backup", "list")
+    assert not (other.data / "mlflow.db").exists()
+
+
+def test_a_part_with_the_right_digest_that_is_not_encrypted_to_us_is_refused(
+    made: Site, tmp_path: Path
+) -> None:
+    made.run("backup")
+    other = made.elsewhere(tmp_path / "other")
+    keyless = {"PROXY_BACKUP_IDENTITY_FILE": ""}
+    said = other.run("restore", "--yes", fails=True, **keyless)
+    assert "PROXY_BACKUP_IDENTITY_FILE" in said
+    assert made.public in said
+    wrong = tmp_path / "wrong.key"
+    made.run("backup", "keygen", str(wrong))
+    said = other.run("restore", "--yes", fails=True, PROXY_BACKUP_IDENTITY_FILE=str(wrong))
+    assert "encrypted to other keys" in said
+    (tmp_path / "none.key").write_text("no key")
+    said = other.run("restore", "--yes", fails=True, PROXY_BACKUP_IDENTITY_FILE=str(tmp_path / "none.key"))
+    assert "holds no secret key" in said
+    assert not (other.data / "mlflow.db").exists()
+
+
+def test_a_missing_copy_is_named_with_its_artifact(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    manifest = made.newest()
+    gone = next(
+        one for one in reading.artifacts(made.place, manifest, made.key) if one.path.endswith("%.txt")
+    )
+    (Path(made.place.text) / gone.copy).unlink()
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run("restore", "--yes", fails=True)
+    assert gone.path in said
+    assert "is missing" in said
+    assert not (other.data / "mlflow.db").exists()
+    # The next backup sees that it is gone, and copies it again.
+    made.run("backup", "--artifacts")
+    other.run("restore", "--yes")
+    assert tree(other.artifacts) == tree(made.artifacts)
+
+
+def test_a_changed_copy_does_not_become_an_artifact(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    one = next(
+        one for one in reading.artifacts(made.place, made.newest(), made.key) if one.path.endswith("%.txt")
+    )
+    flip(Path(made.place.text) / one.copy)
+    other = made.elsewhere(tmp_path / "other")
+    assert one.copy in other.run("restore", "--yes", fails=True)
+    assert one.path not in tree(other.artifacts)
+
+
+# ---- Breaking off ----
+
+
+def test_killed_at_ten_moments_nothing_half_made_is_taken_for_whole(tmp_path: Path) -> None:
+    made = site(tmp_path / "site", rows=20_000, artifacts=150)
+    began = time.monotonic()
+    made.run("backup", "--artifacts")
+    whole_run = time.monotonic() - began
+    destination = Path(made.place.text)
+    chance = random.Random(9)
+    cut = 0
+    for number in range(10):
+        made.artifact(f"2/run-{number}/big.bin", chance.randbytes(400_000))
+        process = made.start("backup", "--artifacts")
+        while process.poll() is None and not (destination / "lock.json").exists():
+            time.sleep(0.002)
+        time.sleep(chance.random() * whole_run / 2)
+        process.kill()
+        process.communicate()
+        cut += process.returncode == -signal.SIGKILL
+        for one in reading.sets(made.place):
+            assert reading.damage(made.place, one) is None
+        assert not reading.unreadable(made.place)
+    assert cut >= 5, "hardly one was killed before its end"
+    said = made.run("backup", "--artifacts")
+    assert "taken over" in said or cut < 10
+    # What the killed ones left is gone.
+    folders = {path.name for path in (destination / "sets").iterdir()}
+    assert folders == {one.set for one in reading.sets(made.place)}
+    assert not list(destination.rglob(".part-*"))
+    assert not list((made.data / "backup").glob("scratch-*"))
+    other = made.elsewhere(tmp_path / "other")
+    other.run("restore", "--yes")
+    assert other.tables() == made.tables()
+    assert tree(other.artifacts) == tree(made.artifacts)
+
+
+def test_a_restore_that_is_killed_goes_on(tmp_path: Path) -> None:
+    made = site(tmp_path / "site", rows=20_000, artifacts=150)
+    made.run("backup", "--artifacts")
+    other = made.elsewhere(tmp_path / "other")
+    chance = random.Random(5)
+    journal = other.data / "backup" / "restore.json"
+    done = False
+    for _ in range(5):
+        process = other.start("restore", "--yes")
+        while process.poll() is None and not journal.exists():
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.4)
+        process.kill()
+        process.communicate()
+        done = process.returncode == 0
+        if done:
+            break
+    if not done:
+        assert "goes on where it was" in other.run("restore", "--yes") or not journal.exists()
+    assert other.tables() == made.tables()
+    assert other.tables("proxy.db") == made.tables("proxy.db")
+    assert tree(other.artifacts) == tree(made.artifacts)
+
+
+def test_asked_to_end_it_leaves_no_set_and_no_lock(tmp_path: Path) -> None:
+    made = site(tmp_path / "site", artifacts=3)
+    made.artifact("1/large.bin", os.urandom(150_000_000))
+    destination = Path(made.place.text)
+    with made.start("backup", "--artifacts") as process:
+        # The databases are in it, and the large artifact is on its way.
+        while not list(destination.glob("artifacts/*/.part-*")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        assert process.returncode == 143
+    assert not [path for path in destination.rglob("*") if path.is_file() and "index" not in path.parts]
+
+
+def test_a_file_that_can_not_be_written_is_named(made: Site) -> None:
+    destination = Path(made.place.text)
+    destination.parent.joinpath("backups").write_text("a file")
+    said = made.run("backup", fails=True)
+    assert str(destination) in said
+    found = state.read(made.data)["backup"]
+    assert found["error"]
+    assert "last_success" not in found
+
+
+# ---- One at a time ----
+
+
+def test_a_second_one_is_refused_and_told_who_is_at_it(made: Site) -> None:
+    with lease.held(made.place, print):
+        said = made.run("backup", fails=True)
+        assert f"process {os.getpid()} on" in said
+        assert "another backup runs" in said
+    assert not reading.sets(made.place)
+    made.run("backup")
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Tree:
+    return Tree(tmp_path / "shared")
+
+
+def elsewhere(place: Tree) -> None:
+    """The lock's holder looks as if it were on another machine."""
+    found = place.get(lease.NAME)
+    assert found is not None
+    body = {**json.loads(found[0]), "machine": "another", "host": "other-host"}
+    assert place.exchange(lease.NAME, json.dumps(body).encode(), found[1])
+
+
+def test_another_hosts_lock_holds_while_it_is_renewed(shared: Tree) -> None:
+    place = Tree(shared.path)
+    with lease.held(place, print, seconds=4) as held:
+        elsewhere(place)
+        # Its holder finds its own name in it at the next renewal, and goes on.
+        with pytest.raises(UserError, match="another backup runs"), lease.held(shared, print, seconds=60):
+            pass
+        held.check()
+
+
+def test_the_lock_of_a_dead_host_is_taken_when_nobody_has_renewed_it(shared: Tree) -> None:
+    said: list[str] = []
+    shared.put(lease.NAME, json.dumps({"id": "x", "machine": "gone", "pid": 1, "host": "dead"}).encode())
+    with lease.held(shared, said.append, seconds=1) as held:
+        held.check()
+    assert any("dead" in line and "taken over" in line for line in said)
+    assert shared.get(lease.NAME) is None
+
+
+def checked_until_lost(held: lease.Lease) -> None:
+    while True:
+        held.check()
+        time.sleep(0.05)
+
+
+def test_who_has_lost_the_lock_finishes_nothing(shared: Tree) -> None:
+    with lease.held(shared, print, seconds=2) as held:
+        shared.remove(lease.NAME)
+        assert shared.put_new(lease.NAME, b'{"id": "another"}')
+        with pytest.raises(LeaseLost):
+            checked_until_lost(held)
+    # It is the other's now.
+    assert shared.get(lease.NAME) is not None
+
+
+# ---- What is asked, and refused ----
+
+
+def test_a_place_that_is_not_empty_is_left_alone_unless_told_in_words(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    other = site(tmp_path / "second" / "site", rows=10, artifacts=1)
+    other.environment = made.elsewhere(tmp_path / "unused").environment
+    before = other.tables()
+    said = other.run("restore", "--yes", fails=True)
+    assert "is not empty" in said
+    assert "--replace-what-is-there" in said
+    assert other.tables() == before
+    (other.data / "mlflow.db").unlink()
+    (other.data / "proxy.db").unlink()
+    # Artifacts too.
+    assert "--without-artifacts" in other.run("restore", "--yes", fails=True)
+    assert not (other.data / "mlflow.db").exists()
+    said = other.run("restore", "--yes", "--replace-what-is-there")
+    assert other.tables() == made.tables()
+    assert tree(made.artifacts).items() <= tree(other.artifacts).items()
+
+
+def test_nothing_is_restored_where_nobody_says_yes(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run("restore", fails=True)
+    assert "2 tables, 2001 rows" in said
+    assert "--yes" in said
+    assert not (other.data / "mlflow.db").exists()
+
+
+def test_another_kind_of_database_is_refused_with_the_reason(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run(
+        "restore", "--yes", fails=True, MLFLOW_BACKEND_STORE_URI="postgresql://me:hidden@127.0.0.1:9/mlflow"
+    )
+    assert "MLFLOW_BACKEND_STORE_URI" in said
+    assert "of the kind postgresql" in said
+    assert "dump of sqlite" in said
+    assert "hidden" not in said
+
+
+def test_two_databases_are_not_restored_into_one(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
+    other = made.elsewhere(tmp_path / "other")
+    one = f"sqlite:///{other.data / 'both.db'}"
+    said = other.run("restore", "--yes", fails=True, MLFLOW_BACKEND_STORE_URI=one, PROXY_DATABASE_URL=one)
+    assert "let the settings name as many" in said
+    assert not (other.data / "both.db").exists()
+
+
+def test_a_part_of_a_set_can_be_left_out(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    other = made.elsewhere(tmp_path / "other")
+    assert "write one of" in other.run("restore", "--yes", "--without", "all", fails=True)
+    other.run("restore", "--yes", "--without", "proxy", "--without-artifacts")
+    assert other.tables() == made.tables()
+    assert not (other.data / "proxy.db").exists()
+    assert not other.artifacts.exists()
+
+
+def test_a_database_of_mlflows_permissions_is_in_the_set(made: Site, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(made.folder / "permissions.db")) as database, database:
+        database.execute("CREATE TABLE users (id INTEGER, name TEXT)")
+        database.execute("INSERT INTO users VALUES (1, 'alice')")
+    config = made.folder / "auth.ini"
+    config.write_text(f"[mlflow]\ndatabase_uri = sqlite:///{made.folder / 'permissions.db'}\n")
+    made.environment["MLFLOW_AUTH_CONFIG_PATH"] = str(config)
+    made.run("backup")
+    entry = made.newest().database("permissions")
+    assert entry is not None
+    assert entry.tables["users"].rows == 1
+
+
+def test_one_database_with_two_tasks_is_dumped_once(made: Site) -> None:
+    (made.data / "proxy.db").unlink()
+    made.environment["PROXY_DATABASE_URL"] = f"sqlite:///{made.data}/../mlflow-data/mlflow.db"
+    made.run("backup")
+    (entry,) = made.newest().databases
+    assert entry.roles == ("tracking", "proxy")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"PROXY_BACKUP_DESTINATION": ""}, "PROXY_BACKUP_DESTINATION is not set"),
+        ({"PROXY_BACKUP_DESTINATION": "ftp://host/x"}, "ftp:// is not known"),
+        ({"PROXY_BACKUP_DESTINATION": "wasbs://container/path"}, "is not wasbs://container@account"),
+        ({"PROXY_BACKUP_DESTINATION": "mlflow-data/artifacts/backups"}, "lies among the artifacts"),
+        ({"PROXY_BACKUP_RECIPIENT": "age1nonsense"}, "is no public key"),
+        ({"PROXY_BACKUP_RECIPIENT": "me@example.com"}, "is no public key"),
+        ({"PROXY_BACKUP_KEEP_DAILY": "-1"}, "is not a whole number"),
+        ({"MLFLOW_BACKEND_STORE_URI": "sqlite:////no/such/folder/mlflow.db"}, "no such file"),
+        ({"MLFLOW_AUTH_CONFIG_PATH": "/no/such/file"}, "MLFLOW_AUTH_CONFIG_PATH"),
+    ],
+)
+def test_a_wrong_setting_is_named(made: Site, settings: dict[str, str], said: str) -> None:
+    assert said in made.run("backup", fails=True, **settings)
+
+
+def test_a_secret_key_in_place_of_the_public_one_is_refused_and_not_shown(made: Site) -> None:
+    secret = made.key_file.read_text().splitlines()[-1]
+    said = made.run("backup", fails=True, PROXY_BACKUP_RECIPIENT=secret)
+    assert "that is a secret key" in said
+    assert secret not in said
+
+
+def test_a_key_is_never_written_over(made: Site) -> None:
+    before = made.key_file.read_text()
+    assert "can't be made" in made.run("backup", "keygen", str(made.key_file), fails=True)
+    assert made.key_file.read_text() == before
+    said = made.run("backup", "keygen", "new.key")
+    assert said.startswith("PROXY_BACKUP_RECIPIENT=age1")
+    assert stat.S_IMODE((made.folder / "new.key").stat().st_mode) == 0o600
+
+
+def test_what_came_of_it_is_noted_for_the_metrics(made: Site) -> None:
+    made.run("backup")
+    manifest, found = made.newest(), state.read(made.data)["backup"]
+    assert found["last_success"] == manifest.moment
+    assert found["set"] == manifest.set
+    assert found["error"] is None
+    made.run("backup", fails=True, PROXY_BACKUP_DESTINATION="/proc/nothing")
+    later = state.read(made.data)["backup"]
+    assert later["last_success"] == manifest.moment
+    assert "/proc/nothing" in later["error"]
+
+
+def test_the_secrets_that_are_not_in_it_are_named(made: Site) -> None:
+    (made.data / "gateway-secrets.passphrase").write_text("x")
+    assert "not in it: gateway-secrets.passphrase" in made.run("backup")
+
+
+def test_a_name_that_leads_out_of_the_place_is_refused(tmp_path: Path) -> None:
+    place = places.open_place(str(tmp_path), {})
+    for name in ("../x", "a/../../x", "/etc/x"):
+        with pytest.raises(UserError):
+            place.put(name, b"x")
