@@ -207,6 +207,19 @@ def is_copy(path: Path) -> bool:
     return path.is_file() and "index" not in path.parts
 
 
+def test_an_artifact_that_was_only_listed_and_is_gone_is_told(backed_up: World, tmp_path: Path) -> None:
+    made = world(tmp_path / "listed", PROXY_BACKUP_ARTIFACTS="false", PROXY_DRILL_SAMPLE="100")
+    shutil.copy(backed_up.data / "mlflow.db", made.data / "mlflow.db")
+    shutil.copytree(backed_up.artifacts, made.artifacts, dirs_exist_ok=True)
+    made.done("backup")
+    gone = next(path for path in made.artifacts.rglob("*") if path.is_file())
+    gone.unlink()
+    told = made.refused("drill")
+    assert f"the artifact {gone.relative_to(made.artifacts)} can't be read" in told
+    assert left(made) == []
+    assert len(list(made.artifacts.rglob("*.bin"))) == 9, "nothing is written there"
+
+
 def test_a_schema_that_mlflow_refuses_is_told(backed_up: World, tmp_path: Path) -> None:
     made = world(tmp_path / "newer")
     shutil.copy(backed_up.data / "mlflow.db", made.data / "mlflow.db")
