@@ -123,6 +123,8 @@ def test_a_bad_value_changes_nothing_is_said_and_the_next_good_one_is_taken_up(p
         assert "[-]secret-files failed: " in checks.text
         assert scrape(pod, TOKEN) == 200
     assert failed == []
+    time.sleep(9)  # it looks every two seconds, and tries what failed again after thirty
+    assert len(reloads(pod)) == 1
     pod.secrets.exchange(PROXY_METRICS_TOKEN="another-token-for-the-scraper")
     until(lambda: reloads(pod)[-1]["outcome"] == "success", pod)
     assert pod.ask().status_code == 401
@@ -159,3 +161,18 @@ def test_it_can_be_switched_off_and_on_again_while_the_service_runs(pod: Pod) ->
     assert pod.reload().returncode == 0
     assert pod.ask(password=OTHER).status_code == 200
     assert [line["details"]["way"] for line in reloads(pod)] == ["command", "command"]
+
+
+def test_a_file_that_is_being_written_is_let_alone_until_it_is_whole(pod: Pod) -> None:
+    path = pod.folder / "secrets" / "PROXY_METRICS_TOKEN"
+    path.unlink()
+    longest, last = 0.0, time.monotonic()
+    for number in range(20):
+        path.write_text(f"part {number}")  # too short for a token
+        time.sleep(0.4)
+        longest, last = max(longest, time.monotonic() - last), time.monotonic()
+    path.write_text("another-token-for-the-scraper")
+    until(lambda: scrape(pod, "another-token-for-the-scraper") == 200, pod)
+    # On a machine that stood still one of them was there for long enough to be meant.
+    if longest < 1.9:
+        assert [line["outcome"] for line in reloads(pod)] == ["success"]
