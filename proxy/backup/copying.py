@@ -50,6 +50,8 @@ class Copying:
         self._noted = time.monotonic()
         self._notes = 0
         self._over = threading.Event()
+        self.stored_bytes = 0
+        """Of the copies that were made now."""
 
     def find(self) -> tuple[int, int]:
         """List the artifacts; how many there are, and their bytes."""
@@ -104,7 +106,7 @@ class Copying:
 
     def _in_order(self, threads: ThreadPoolExecutor, tick: Tick) -> Iterator[Artifact | None]:
         """As they were found, some copied at once."""
-        waiting: deque[Future[Artifact | None]] = deque()
+        waiting: deque[Future[tuple[Artifact, bool] | None]] = deque()
         try:
             for work in self._ledger.work():
                 waiting.append(threads.submit(self._one, work, tick))
@@ -117,20 +119,24 @@ class Copying:
             for one in waiting:
                 one.cancel()
 
-    def _copied(self, future: Future[Artifact | None]) -> Artifact | None:
-        artifact = future.result()
-        if artifact is not None:
+    def _copied(self, future: Future[tuple[Artifact, bool] | None]) -> Artifact | None:
+        result = future.result()
+        if result is None:
+            return None
+        artifact, is_new = result
+        if is_new:
+            self.stored_bytes += artifact.copy_bytes
             key = Path(artifact.copy).name.partition(".")[0]
             self._unnoted.append(Known(key, artifact.copy_bytes, artifact.copy_digest, artifact.digest))
             if len(self._unnoted) >= _NOTE_EVERY or time.monotonic() - self._noted >= _NOTE_SECONDS:
                 self._note()
         return artifact
 
-    def _one(self, work: Work, tick: Tick) -> Artifact | None:
-        """Its copy, made now where there is none; None where the artifact was removed since."""
+    def _one(self, work: Work, tick: Tick) -> tuple[Artifact, bool] | None:
+        """Its copy, and whether that was made now; None where the artifact was removed since."""
         if work.copy is not None:
             tick(work.entry.size)
-            return _artifact(work.entry, self._ledger.copy_name(work.key), work.copy)
+            return _artifact(work.entry, self._ledger.copy_name(work.key), work.copy), False
         entry: Entry | None = work.entry
         for _ in range(_TRIES):
             assert entry is not None
@@ -143,7 +149,7 @@ class Copying:
                     return None
                 raise
             if copy is not None:
-                return _artifact(entry, name, copy)
+                return _artifact(entry, name, copy), True
             # Another artifact has taken its name meanwhile.
             if (entry := self._root.stat(entry.name)) is None:
                 return None

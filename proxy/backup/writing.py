@@ -50,6 +50,8 @@ class Made:
     manifest: Manifest
     removed: tuple[str, ...]
     """The sets that no rule kept any more."""
+    bytes: int
+    """That it has added to the place, new copies of artifacts among them."""
 
 
 def backup(plan: Plan, progress: Progress) -> Made:
@@ -67,7 +69,7 @@ def backup(plan: Plan, progress: Progress) -> Made:
         except UserError as error:
             # The set is there all the same; the next run removes them.
             progress.say(f"what no rule keeps could not be removed: {error}")
-        return Made(made, tuple(removed))
+        return Made(made, tuple(removed), made.stored_bytes + run.copied_bytes)
 
 
 class _Run:
@@ -84,6 +86,7 @@ class _Run:
         self._began = time.time()
         self._set = manifests.new_name(self._began)
         self._parts: list[Stored] = []
+        self.copied_bytes = 0
 
     def make(self) -> Manifest:
         self._clear_debris()
@@ -174,6 +177,7 @@ class _Run:
                 progress.say(f"{left} of them, {size(bytes_left)}, were not copied before")
                 with self._part(name) as writer, self._part(copies, sealed=False) as names:
                     count, total = work.copy_to(writer, names, progress.tick)
+                self.copied_bytes = work.stored_bytes
             else:
                 with self._part(name) as writer:
                     count, total = work.list_to(writer, progress.tick)

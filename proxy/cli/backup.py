@@ -200,7 +200,7 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
             "last_success": manifest.moment,
             "set": manifest.set,
             "destination": place.text,
-            "bytes": manifest.stored_bytes,
+            "bytes": made.bytes,
             "seconds": took,
             "error": None,
         },
@@ -215,7 +215,7 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(json.loads(manifest.text()), indent=1))
     else:
-        click.echo(f"{place.text}: {manifest.set}, {size(manifest.stored_bytes)} in {seconds(took)}")
+        click.echo(f"{place.text}: {manifest.set}, {size(made.bytes)} in {seconds(took)}")
 
 
 def bring_back(
