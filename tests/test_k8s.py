@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+import shutil
+import subprocess
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import yaml
 from kube import (
     K8S,
     OVERLAYS,
+    PROGRAM,
     VERSIONS,
     containers,
     documents,
@@ -28,6 +31,7 @@ from kube import (
     violations,
     written,
 )
+from programs import needs
 
 from proxy.operations import OWN
 from proxy.runtime_dir import LONGEST_NAME, PREFIX, SOCKET_LIMIT
@@ -451,6 +455,35 @@ def test_several_replicas_share_a_server_and_no_pod_migrates() -> None:
     (alone,) = of(overlay("local"), "StatefulSet")
     assert alone["spec"]["replicas"] == 1
     assert of(overlay("local"), "HorizontalPodAutoscaler") == []
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_BACKEND_STORE_URI_FILE", "PROXY_DATABASE_URL_FILE"])
+def test_kustomize_itself_refuses_several_replicas_without_a_databases_server(
+    tmp_path: Path, name: str
+) -> None:
+    copied = tmp_path / "k8s"
+    shutil.copytree(K8S, copied)
+    config = copied / "overlays" / "production" / "mlflow-config.yaml"
+    config.write_text("".join(line for line in config.open() if name not in line))
+    assert PROGRAM is not None
+    folder = str(copied / "overlays" / "production")
+    done = subprocess.run([*PROGRAM, folder], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"data.{name}" in done.stderr
+
+
+@needs("promtool")
+def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
+    for rule in of(overlay("production"), "PrometheusRule"):
+        path = tmp_path / f"{rule['metadata']['name']}.yml"
+        path.write_text(yaml.safe_dump(rule["spec"]))
+        done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (jobs,) = of(overlay("production"), "PrometheusRule", "mlflow-proxy-jobs")
+    named = {one["metadata"]["name"] for one in overlay("production") if one["kind"] in ("CronJob", "Job")}
+    for rule in jobs["spec"]["groups"][0]["rules"]:
+        assert set(re.findall(r'"(mlflow-\w+)"', rule["expr"])) <= named
+        assert (K8S.parent / rule["annotations"]["runbook_url"]).is_file()
 
 
 def test_the_prometheus_rule_is_made_from_the_rules() -> None:
