@@ -215,6 +215,8 @@ def copies(
     """Bring the copied artifacts to another place; how many there are. One that is there in its size is
     left, so that a broken-off run goes on. Raises UserError, BrokenBackup among them."""
     total = manifest.artifacts.bytes if manifest.artifacts else 0
+    # What a broken-off run left there.
+    target.tidy("")
     progress.stage("artifacts", total)
     over = threading.Event()
 

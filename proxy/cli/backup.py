@@ -228,6 +228,7 @@ def bring_back(
 
     settings = loaded.settings
     _to_environment(loaded)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if unknown := set(without) - set(sources.ROLES):
         raise UserError(f"--without {sorted(unknown)[0]}: write one of {', '.join(sources.ROLES)}")
     place = _destination(loaded)
