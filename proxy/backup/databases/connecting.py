@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from proxy.backup.databases.digest import digest
 from proxy.backup.databases.kinds import DatabaseFailed, Table
 
-BATCH = 2000
+BATCH = 500
 """Rows in memory at once."""
 
 _STREAMED = {"stream_results": True, "max_row_buffer": BATCH}
