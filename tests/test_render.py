@@ -264,7 +264,7 @@ def test_a_mistake_is_told_as_at_a_start(team: Team) -> None:
 def test_a_secret_in_the_settings_file_is_refused(team: Team) -> None:
     team.settings["PROXY_METRICS_TOKEN"] = team.secrets.pop("PROXY_METRICS_TOKEN")
     team.settings["MLFLOW_SOMEBODYS_API_KEY"] = "the-key"
-    token, key = team.refused()
+    key, token = team.refused()
     assert token == "PROXY_METRICS_TOKEN (settings.yaml): is a secret: it belongs into secrets.env"
     assert key.startswith("MLFLOW_SOMEBODYS_API_KEY (settings.yaml): looks like a secret and can be no file")
 

@@ -68,14 +68,14 @@ class Manifests:
                 )
                 continue
             data = maps[0].setdefault("data", {})
-            if name in given.settings:
-                data.pop(f"{name}_FILE", None)
+            # What the overlay has in a file stays in one, though it be no secret.
+            if name in given.settings and f"{name}_FILE" not in data:
                 data[name] = given.settings[name]
             else:
                 data.pop(name, None)
                 if not any(f"{name}_FILE" in one.environment for one in self.containers()):
                     data[f"{name}_FILE"] = f"{self._folder_of(secret)}/{name}"
-                values.setdefault(secret, {})[name] = given.secrets[name]
+                values.setdefault(secret, {})[name] = given.secrets.get(name) or given.settings[name]
         for secret, texts in values.items():
             for old in self.of("Secret", secret):
                 self.documents.remove(old)
