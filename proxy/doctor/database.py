@@ -85,8 +85,9 @@ def mlflow_database(case: Case) -> Iterator[Result]:
     setting = "MLFLOW_BACKEND_STORE_URI"
     uri = database_uri(case.settings)
     if uri.startswith("sqlite"):
-        yield from _sqlite(_file_of(uri), setting, "MLflow")
-        yield from _schema(uri)
+        yield from _sqlite(_file_of(uri), case, setting, "MLflow")
+        if _file_of(uri).exists():
+            yield from _schema(uri)
         return
     with _engine(uri) as engine:
         connected = False
@@ -106,7 +107,7 @@ def our_database(case: Case) -> Iterator[Result]:
     setting = "PROXY_DATABASE_URL"
     uri = proxy_database_uri(case.settings)
     if uri.startswith("sqlite"):
-        yield from _sqlite(_file_of(uri), setting, "this service")
+        yield from _sqlite(_file_of(uri), case, setting, "this service")
         return
     with _engine(uri) as engine:
         connected = False
@@ -262,10 +263,10 @@ def _file_of(uri: str) -> Path:
     return Path(sa.make_url(uri).database or "")
 
 
-def _sqlite(file: Path, setting: str, maker: str) -> Iterable[Result]:
+def _sqlite(file: Path, case: Case, setting: str, maker: str) -> Iterable[Result]:
     """A file of SQLite's: there, SQLite's, and to be written to. Nothing is written."""
     if not file.exists():
-        if file.parent.is_dir():
+        if file.parent.is_dir() or file.parent == case.settings.data_dir:
             yield warning("reach", f"there is no {file} yet", f"start the service: {maker} makes it")
         else:
             yield failure("reach", f"there is no directory {file.parent}", f"make it, or correct {setting}")

@@ -181,7 +181,7 @@ class Outside:
 
 def elsewhere(answer: Answer) -> bool:
     """Whether it is the answer of an mlflow-proxy that knows nothing at that path."""
-    return answer.ours and answer.status in (401, 403, 404)
+    return answer.ours and answer.status in (401, 403, 404, 429)
 
 
 def connect(address: Address, seconds: float, context: ssl.SSLContext) -> socket.socket:

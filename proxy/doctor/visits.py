@@ -167,6 +167,7 @@ class Visits:
             "http": scope["http_version"],
             "method": scope["method"],
             "host": _values(headers, b"host"),
+            "connection": _values(headers, b"connection"),
             "authorization": bool(_values(headers, b"authorization")),
             "cookie": bool(_values(headers, b"cookie")),
             "forwarded": {name.decode(): found for name in _FORWARDED if (found := _values(headers, name))},
