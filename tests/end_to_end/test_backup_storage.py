@@ -16,7 +16,7 @@ from object_stores import AZURITE, S3, Azure, ObjectStore, object_store
 from place_contract import ALL
 
 from proxy.backup import reading
-from proxy.backup.places import Place, PlaceFailed, open_place
+from proxy.backup.places import Place, PlaceFailed, open_place, s3
 from proxy.backup.places.place import PIECE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -48,6 +48,14 @@ def place_in(store: ObjectStore, path: str) -> Place:
 def test_a_store_does_what_every_place_does(store: ObjectStore) -> None:
     for check in ALL:
         check(place_in(store, check.__name__))
+    place = place_in(store, "begun")
+    if isinstance(place, s3.S3):
+        # What is not ended costs nothing either.
+        found = place.client.list_multipart_uploads(Bucket="artifacts")
+        assert not found.get("Uploads")
+        place.client.create_multipart_upload(Bucket="artifacts", Key="mlflow-begun/sets/x")
+        place.tidy("")
+        assert not place.client.list_multipart_uploads(Bucket="artifacts").get("Uploads")
 
 
 def test_a_wrong_key_is_named_and_not_shown(store: ObjectStore) -> None:
