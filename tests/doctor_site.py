@@ -1,4 +1,4 @@
-"""`mlflow-proxy doctor` as a person runs it, and what it may find: a service, nginx, certificates of any kind."""
+"""`mlflow-proxy doctor` as a person runs it, and what it may find: services, nginx, odd certificates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -92,8 +92,13 @@ def plan(folder: Path, **how: Any) -> None:
 
 
 @contextlib.contextmanager
-def fake_service(folder: Path, *, ready: bool = True, how: Mapping[str, Any] | None = None,
-                 **settings: str) -> Iterator[Service]:  # fmt: skip
+def fake_service(
+    folder: Path,
+    *,
+    until: Literal["ready", "alive", "listening"] = "ready",
+    how: Mapping[str, Any] | None = None,
+    **settings: str,
+) -> Iterator[Service]:
     """A real service over the stand-in for MLflow. Its settings are its environment's, and the doctor is not
     told them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +123,9 @@ def fake_service(folder: Path, *, ready: bool = True, how: Mapping[str, Any] | N
     service = Service(process, folder, "", USER, PASSWORD, environment)
     try:
         service.url = address_of(service.data / "lock", process)
-        if ready:
+        if until == "ready":
             service.wait_ready()
-        else:
+        elif until == "alive":
             service.wait_alive()
         yield service
     finally:

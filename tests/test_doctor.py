@@ -98,7 +98,7 @@ def test_settings_that_were_not_taken_up_or_are_wrong_by_now_are_told(
 
 
 def test_an_mlflow_that_does_not_start_is_told_with_the_reason(tmp_path: Path) -> None:
-    with fake_service(tmp_path / "s", ready=False, how={"exit": 4, "print": ["this is why"]}) as service:
+    with fake_service(tmp_path / "s", until="alive", how={"exit": 4, "print": ["this is why"]}) as service:
         told = doctor("service", "--data-dir", service.data, cwd=tmp_path)
         told.says("service", "ready", "failure", "MLflow can't be used", "mlflow-not-ready.md")
         told.says("service", "running", "ok")

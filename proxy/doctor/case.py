@@ -18,6 +18,12 @@ from proxy.settings.variables import KNOWN, SETTINGS
 # A line of settings.sources.Problems: the variable, and where it was set.
 _PROBLEM = re.compile(r"([A-Z][A-Z0-9_]*) \((?:[^()]|\([^()]*\))*\): ")
 _ROUNDS = 10
+_LONG = 8
+# Where the libraries that ask others look for authorities and for a proxy on the way out: as for the service.
+_FOR_LIBRARIES = (
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +80,9 @@ class Case:
                 text = value.get_secret_value()
                 found += [text, *secrets_of(text)] if "://" in text else [text, *text.split(",")]
         for name, text in self.loaded.passthrough.items():
-            if (name in KNOWN and KNOWN[name].secret) or re.search("KEY|SECRET|TOKEN|PASS", name):
+            known = name in KNOWN and KNOWN[name].secret
+            # What only looks like a secret by its name may be a word such as "true".
+            if known or (len(text) >= _LONG and re.search("KEY|SECRET|TOKEN|PASS|CREDENTIAL", name)):
                 found.append(text)
         return masking(found)
 
@@ -98,6 +106,7 @@ def open_case(options: Mapping[str, str], asked: Asked) -> Case:
     if service is not None and service.environ is not None and service.directory is not None:
         environ, directory, as_service = service.environ, service.directory, True
         options = {**service.options, **options}
+        os.environ.update({name: environ[name] for name in _FOR_LIBRARIES if name in environ})
     loaded, problems, wrong = _tolerant(options, environ, directory)
     if service is None:
         service = running_on(loaded.settings.data_dir)

@@ -71,13 +71,13 @@ CHECKS = (
           certificate.certificate, lambda case: case.within(certificate.SECONDS), _ADDRESS),
     Check("front", "what stands in front: host, forwarded headers, bodies, streams",
           front.front, lambda case: case.within(front.SECONDS), (*_ADDRESS, *_DATA)),
-    Check("time", "how long what stands in front waits for an answer",
-          time_limit.time_limit, time_limit.seconds, (*_ADDRESS, *_DATA)),
     Check("client", "a round trip with MLflow's own client",
           round_trip.round_trip, lambda case: case.within(round_trip.SECONDS), (*_ADDRESS, *_DATA)),
     Check("disk", "room, inodes, and whether the data directory can be written to",
           disk.disk, lambda case: case.within(disk.SECONDS), (*_DATA, "MLFLOW_DEFAULT_ARTIFACT_ROOT")),
     Check("versions", "what is installed and what runs, and known holes",
           versions.versions, lambda case: case.within(versions.SECONDS)),
+    Check("time", "how long what stands in front waits for an answer",
+          time_limit.time_limit, time_limit.seconds, (*_ADDRESS, *_DATA)),
 )  # fmt: skip
 NAMES = tuple(check.name for check in CHECKS)

@@ -31,6 +31,13 @@ class Running:
     options: Mapping[str, str] = field(repr=False)
     """The settings that were given on its command line, by variable."""
 
+    @property
+    def user(self) -> int | None:
+        """The user id of its process; None where that can't be seen."""
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{self.pid}").stat().st_uid
+        return None
+
     def limit(self, name: str) -> int | None:
         """A soft limit of its process (proc(5), limits); None where there is none, or it can't be seen."""
         with contextlib.suppress(OSError, ValueError):

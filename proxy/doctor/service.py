@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import pwd
 import re
 import ssl
 from collections.abc import Iterator
@@ -33,6 +35,14 @@ def service(case: Case) -> Iterator[Result]:
         )
         return
     yield ok("running", f"process {running.pid} serves {running.address}")
+    user, us = running.user, os.geteuid()
+    if user is not None and user != us:
+        yield warning(
+            "user",
+            f"it runs as {_name(user)}, and the doctor as {_name(us)}: what is told of rights on files is "
+            "the latter's",
+            f"sudo -u {_name(user)} mlflow-proxy doctor",
+        )
     yield from _asked(case, running)
     files = running.limit("Max open files")
     if files is not None and files < _FILES:
@@ -47,6 +57,13 @@ def service(case: Case) -> Iterator[Result]:
 def here(settings: Settings) -> tuple[str, int]:
     """Where it listens, as this machine reaches it."""
     return _EVERY_ADDRESS.get(settings.host, settings.host), settings.port
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user id {user}"
 
 
 def _asked(case: Case, running: Running) -> Iterator[Result]:
