@@ -472,6 +472,24 @@ def test_kustomize_itself_refuses_several_replicas_without_a_databases_server(
     assert f"data.{name}" in done.stderr
 
 
+@needs("checkov")
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_checkov_finds_nothing_that_is_not_explained_in_place(name: str, tmp_path: Path) -> None:
+    (tmp_path / "manifests.yaml").write_text(yaml.safe_dump_all(overlay(name)))
+    command = [
+        "checkov",
+        "--file",
+        "manifests.yaml",
+        "--framework",
+        "kubernetes",
+        "--compact",
+        "--skip-download",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stdout
+    assert "Failed checks: 0, Skipped checks: " in done.stdout
+
+
 @needs("promtool")
 def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
     for rule in of(overlay("production"), "PrometheusRule"):
