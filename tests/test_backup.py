@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import stat
@@ -18,6 +19,7 @@ from backup_site import Site, site, tree
 from proxy.backup import lease, places, reading, sealing, state, streams
 from proxy.backup.lease import LeaseLost
 from proxy.backup.places.tree import Tree
+from proxy.backup.progress import Progress
 from proxy.backup.streams import BrokenBackup
 from proxy.errors import UserError
 
@@ -545,3 +547,16 @@ def test_a_name_that_leads_out_of_the_place_is_refused(tmp_path: Path) -> None:
     for name in ("../x", "a/../../x", "/etc/x"):
         with pytest.raises(UserError):
             place.put(name, b"x")
+
+
+def test_it_tells_how_far_it_is_and_how_long_it_will_take() -> None:
+    said: list[str] = []
+    live: list[str] = []
+    progress = Progress(said.append, live.append)
+    progress.stage("tracking", 10_000)
+    while not live:
+        time.sleep(0.05)
+        progress.tick(1)
+    assert re.fullmatch(r"tracking: \d+ B of about 10\.0 KB, about [\d.]+ (s|min|h) left", live[0])
+    progress.end()
+    assert re.fullmatch(r"tracking: \d+ B in \d+ s", said[0])

@@ -14,7 +14,7 @@ from proxy.errors import UserError
 
 FORMAT = "age"
 SUFFIX = ".age"
-_AHEAD = 32
+_AHEAD = 8
 _CHUNK = 2**18
 Key = Sequence[Any]
 """What opens what was encrypted: the identities of one file."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from proxy.errors import UserError
 
-PIECE = 16 * 2**20
+PIECE = 8 * 2**20
 """Bytes that are sent at once. Grows with what was sent (`piece`), because a store takes 10,000 pieces."""
 READ = 2**20
 _TRIES = 5
@@ -168,4 +168,4 @@ class _Patient(Source):
 
 def piece(number: int) -> int:
     """How many bytes the piece of that number (from 0) has: 10,000 of them are 880 GB."""
-    return PIECE * (1 + number // 1000)
+    return PIECE * (1 + number // 500)
