@@ -261,6 +261,13 @@ def test_a_mistake_is_told_as_at_a_start(team: Team) -> None:
     assert "/tmp/" not in text.replace("/tmp/data", "")
 
 
+def test_a_password_that_everybody_knows_is_refused(team: Team) -> None:
+    team.secrets["MLFLOW_TRACKING_PASSWORD"] = "password123"
+    lines = team.refused()
+    assert any("MLFLOW_TRACKING_PASSWORD" in line for line in lines)
+    assert "password123" not in "".join(lines)
+
+
 def test_a_secret_in_the_settings_file_is_refused(team: Team) -> None:
     team.settings["PROXY_METRICS_TOKEN"] = team.secrets.pop("PROXY_METRICS_TOKEN")
     team.settings["MLFLOW_SOMEBODYS_API_KEY"] = "the-key"
