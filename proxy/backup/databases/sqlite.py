@@ -106,7 +106,7 @@ def _copied(uri: str, file: Path, copy: Path) -> float:
     # Not read-only: a file in WAL mode that nobody has open can't be read so.
     with _opened(uri, file, "mode=rw") as source, _opened(uri, copy, "mode=rw") as target:
         (size,) = source.execute("PRAGMA page_size").fetchone()
-        last, overtaken = 1 << 62, 0
+        last, overtaken, moment = 1 << 62, 0, time.time()
 
         def watch(_status: int, remaining: int, _total: int) -> None:
             nonlocal last, overtaken, moment
@@ -118,7 +118,6 @@ def _copied(uri: str, file: Path, copy: Path) -> float:
             last = remaining
             time.sleep(_PAUSE if remaining else 0)
 
-        moment = time.time()
         try:
             source.backup(target, pages=max(1, _STRETCH // size), progress=watch, sleep=0.05)
         except _Overtaken:
