@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import re
 import shutil
 import signal
@@ -109,13 +110,12 @@ def killed(made: World, moment: str) -> None:
 
 
 def test_only_one_drill_runs_on_a_data_directory(copy: World) -> None:
-    import fcntl
-
     lock = copy.data / "backup" / "drill" / "lock"
     lock.parent.mkdir(parents=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "another drill is under way" in copy.refused("drill")
+    assert not (copy.data / "backup" / "state.json").exists(), "it says nothing of the backup"
 
 
 @pytest.mark.parametrize("how", ["truncated", "changed", "gone"])

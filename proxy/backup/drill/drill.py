@@ -9,18 +9,19 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from proxy.backup import figures, places, reading, restoring, sealing, sources, state, streams
 from proxy.backup.drill import service
 from proxy.backup.drill.report import Compared, DrillFailed, Report
-from proxy.backup.drill.scratch import Scratch, scratch
+from proxy.backup.drill.scratch import Busy, Scratch, scratch
 from proxy.backup.manifest import DatabaseEntry, Manifest
 from proxy.backup.places import Place
 from proxy.backup.places.place import READ
 from proxy.backup.progress import Progress
 from proxy.backup.reading import Artifact
 from proxy.errors import UserError
-from proxy.settings import Loaded
+from proxy.settings import Loaded, Settings
 from proxy.settings.database import driver_uri
 
 # Names that MLflow's client and server carry as they are; others (#, ?, %) it changes by itself.
@@ -37,16 +38,21 @@ def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Rep
     began = time.time()
     try:
         report = _drill(loaded, progress, name, began)
-        state.note(settings.data_dir, "drill", report.noted())
+        _note(settings, report.noted())
+    except Busy:
+        raise  # it says nothing of the backup
     except (UserError, OSError) as error:
         told = error if isinstance(error, UserError) else DrillFailed(f"the drill could not go on: {error}")
-        with contextlib.suppress(OSError):
-            state.note(settings.data_dir, "drill", {"last_attempt": began, "error": str(told)})
+        with contextlib.suppress(UserError, OSError):
+            _note(settings, {"last_attempt": began, "error": str(told)})
         raise told from None
-    finally:
-        if settings.backup_metrics_file is not None:
-            figures.write(settings.backup_metrics_file, settings.data_dir)
     return report
+
+
+def _note(settings: Settings, noted: Mapping[str, Any]) -> None:
+    state.note(settings.data_dir, "drill", noted)
+    if settings.backup_metrics_file is not None:
+        figures.write(settings.backup_metrics_file, settings.data_dir)
 
 
 def _drill(loaded: Loaded, progress: Progress, name: str | None, began: float) -> Report:

@@ -6,6 +6,7 @@ drill left that was killed; it tells which databases were that one's.
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import os
@@ -22,6 +23,10 @@ from proxy.errors import UserError
 PREFIX = "mlflow_drill_"
 _TIME = "%Y%m%d%H%M%S"
 _LOST_SECONDS = 2 * 86400.0
+
+
+class Busy(UserError):
+    """Another drill is under way."""
 
 
 class Scratch:
@@ -74,7 +79,7 @@ def scratch(data_dir: Path, server: str | None) -> Iterator[Scratch]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another drill is under way on {data_dir}: wait for its end") from None
+            raise Busy(f"another drill is under way on {data_dir}: wait for its end") from None
         _remove_left(parent, server)
         name = f"{PREFIX}{time.strftime(_TIME, time.gmtime())}_{secrets.token_hex(3)}"
         made = Scratch(parent / name, name, server)
@@ -104,6 +109,4 @@ def _age(name: str) -> float:
         made = time.strptime(name.removeprefix(PREFIX).partition("_")[0] + " UTC", _TIME + " %Z")
     except ValueError:
         return 0.0
-    import calendar
-
     return time.time() - calendar.timegm(made)
