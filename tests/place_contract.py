@@ -23,6 +23,8 @@ def small_things(place: Place) -> None:
     assert {entry.name: entry.size for entry in place.entries("a/")} == {"a/one": 1, "a/ä b/%.txt": 2}
     assert {entry.name for entry in place.entries("")} == {"a/one", "a/ä b/%.txt", "b/three"}
     assert {(entry.name, entry.size) for entry in place.versioned("b/")} == {("b/three", 0)}
+    with place.open("b/three") as source:
+        assert source.read(10) == b""
     before = place.stat("a/one")
     assert before is not None
     assert before.size == 1

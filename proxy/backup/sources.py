@@ -61,7 +61,8 @@ def databases_of(loaded: Loaded) -> list[Database]:
 def made(databases: Sequence[Database]) -> tuple[list[Database], list[Database]]:
     """Those that are there, and those that are only made by the service's first start: a file of SQLite that
     does not exist. The tracking database is never among the latter, as a backup without it would be none."""
-    there, absent = [], []
+    there: list[Database] = []
+    absent: list[Database] = []
     for one in databases:
         url = sa.make_url(one.uri)
         missing = url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
@@ -139,6 +140,6 @@ def _identity(uri: str) -> str:
     """The same for two URIs of one database, whoever logs in."""
     url = sa.make_url(uri)
     if url.get_backend_name() == "sqlite":
-        return f"sqlite {Path(url.database or '').absolute()}"
+        return f"sqlite {Path(url.database or '').resolve()}"
     options = {key: url.query[key] for key in ("options", "service") if key in url.query}
     return f"{url.get_backend_name()} {url.host} {url.port} {url.database} {options}"

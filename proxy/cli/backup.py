@@ -206,8 +206,8 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
         },
     )
     _write_figures(settings)
-    for one in made.removed:
-        progress.say(f"the backup {one} was removed: no rule keeps it any more")
+    for name in made.removed:
+        progress.say(f"the backup {name} was removed: no rule keeps it any more")
     if secrets := sources.left_out(settings):
         progress.say(
             f"not in it: {', '.join(secrets)} of {settings.data_dir}; keep copies where you keep secrets"

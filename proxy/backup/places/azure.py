@@ -94,7 +94,7 @@ class Azure(Place):
 
     def _open(self, name: str, offset: int) -> Source:
         with self._said("read", name):
-            return _Reading(self, name, self.blob(name).download_blob(offset=offset))
+            return _Reading(self, name, self.blob(name).download_blob(offset=offset or None))
 
     @contextlib.contextmanager
     def _said(self, what: str, name: str) -> Iterator[None]:

@@ -103,6 +103,11 @@ class Tree(Place):
             for path, _ in _walk(folder, parts=True):
                 if path.name.startswith(_PART):
                     path.unlink(missing_ok=True)
+            # A folder that was made for something that did not come looks as if that were there.
+            for name, _, _ in os.walk(folder, topdown=False):
+                if Path(name) != self.path:
+                    with contextlib.suppress(OSError):
+                        Path(name).rmdir()
 
     def _open(self, name: str, offset: int) -> Source:
         path = self._path(name)
