@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 PASSWORD = secrets.token_hex(16)
+# podman would raise its own, which root may not do everywhere.
+LIMITS = ("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
 # As Compose and Kubernetes have it.
 CONFINED = (
     "--read-only",
     "--cap-drop=all",
     "--security-opt=no-new-privileges",
-    "--tmpfs=/tmp:mode=1777,size=1g",
-    "--tmpfs=/run/mlflow-proxy:mode=0700,size=600m,uid=1001,gid=1001",
+    "--tmpfs=/tmp:size=1g",
+    "--tmpfs=/run/mlflow-proxy:size=600m",
     "--shm-size=256m",
     "--pids-limit=512",
-    # As on the host: a container of root's may not always raise them.
-    "--ulimit=host",
+    *LIMITS,
     # podman would have systemd call it; it is called below.
     "--no-healthcheck",
 )
@@ -54,7 +55,7 @@ class Podman:
         """What a program in a fresh container prints."""
         entry = (
             *options,
-            "--ulimit=host",
+            *LIMITS,
             "--no-healthcheck",
             "--network=none",
             f"--entrypoint={command[0]}",
@@ -94,7 +95,7 @@ def look_at_files(podman: Podman) -> None:
     holds("the drivers", podman.once(command=("python3", "-c", f"import {DRIVERS}")) == "")
     for program in ("pg_dump", "mariadb-dump"):
         say(f"  {podman.once(command=(program, '--version')).splitlines()[0]}")
-    find = "find / -xdev -writable -not -type l -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null"
+    find = "find / -xdev -writable -not -type l -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null; true"
     writable = set(podman.once(command=("sh", "-c", find)).split())
     holds(
         "user 1001 may write to /data, /run/mlflow-proxy and temporary places",
@@ -104,9 +105,13 @@ def look_at_files(podman: Podman) -> None:
         ),
         sorted(writable),
     )
-    left = "find / -xdev ( -name '*.env' -o -name .git -o -name pip.conf -o -name .netrc -o -name '*.whl' )"
-    found = podman.once(command=("sh", "-c", left.replace("(", "\\(").replace(")", "\\)")))
-    holds("no file of settings, no repository, no package", found.replace("/etc/pip.conf", "") == "", found)
+    # But what Python brings itself, and the empty file that was mounted over in the build.
+    left = (
+        "find / -xdev \\( -name '*.env' -o -name .git -o -name pip.conf -o -name .netrc -o -name '*.whl' \\)"
+        " -not -path '*/ensurepip/_bundled/*' -not \\( -path /etc/pip.conf -empty \\) 2>/dev/null; true"
+    )
+    found = podman.once(command=("sh", "-c", left))
+    holds("no file of settings, no repository, no package", found == "", found)
     holds("no pip", "No module" in podman.once(command=("sh", "-c", "python3 -m pip 2>&1 || true")))
     sizes = podman.once(
         command=(
