@@ -73,7 +73,7 @@ def command(service: Service, *arguments: str) -> str:
         env=clean_environment(),
     )
     assert done.returncode == 0, done.stdout + done.stderr + service.log()
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_a_token_is_renewed_under_its_jobs(tmp_path: Path) -> None:
@@ -81,11 +81,10 @@ def test_a_token_is_renewed_under_its_jobs(tmp_path: Path) -> None:
 
         def token(*arguments: str) -> tuple[str, str]:
             said = command(service, "token", *arguments)
-            found = re.search(r"mlf[a-z]+_\S+", said)
-            assert found is not None, said
-            shown = re.search(r"\b[0-9a-f]{16}\b", said)
+            secret, shown = re.search(r"mlf[a-z]+_\w+", said), re.search(r"token ([0-9a-f]{16}) ", said)
+            assert secret is not None, said
             assert shown is not None, said
-            return found[0], shown[0]
+            return secret[0], shown[1]
 
         in_use: dict[str, str] = {}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from proxy.doctor.case import Case
-from proxy.doctor.result import Result, failure, ok
+from proxy.doctor.result import Result, failure, ok, warning
 from proxy.doctor.trials import Broken, steps
 from proxy.mlflow_server.command import environment
 from proxy.settings import artifact_destination
@@ -70,6 +71,9 @@ def storage(case: Case) -> Iterator[Result]:
     root = artifact_destination(case.settings)
     scheme = root.partition("://")[0] if "://" in root else ""
     scheme = {"wasb": "wasbs", "file": ""}.get(scheme, scheme)
+    if not scheme and not (place := Path(root.removeprefix("file://"))).is_dir():
+        yield warning("root", f"there is no {place} yet", "start the service: MLflow makes it, if it may")
+        return
     yield ok("root", root)
     try:
         for step in steps("storage_trial.py", [root], access(case), case.within(SECONDS) - 2):

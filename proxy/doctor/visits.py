@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -146,7 +147,7 @@ class Visits:
             fields = parse_qs(scope["query_string"].decode("latin-1"))
             do = fields.get("do", ["echo"])[0]
             if do == "wait":
-                await asyncio.sleep(min(float(fields["late"][0]), LONGEST_WAIT))
+                await asyncio.sleep(min(_number(fields.get("late", ["0"])[0]), LONGEST_WAIT))
                 await _say(scope, send, {"waited": True})
             elif do == "stream":
                 await _stream(visit, scope, send)
@@ -172,6 +173,12 @@ class Visits:
             "cookie": bool(_values(headers, b"cookie")),
             "forwarded": {name.decode(): found for name in _FORWARDED if (found := _values(headers, name))},
         }
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text):
+        raise Refused(400, "That is no number of seconds.", reason="bad_request")
+    return float(text)
 
 
 async def _body(receive: Receive) -> int:
