@@ -129,12 +129,14 @@ def look_at_files(podman: Podman) -> None:
 
 @contextlib.contextmanager
 def running(podman: Podman, volume: str, port: int, *options: str) -> Iterator[str]:
-    """A container that serves on `port`, ready; gone at the end. Gives its id."""
-    name = podman(
-        "run", "--detach", *CONFINED, "--network=host", f"--volume={volume}:/data", *options,
+    """A container that serves on `port`, ready; gone at the end. Gives its name."""
+    name = f"mlflow-proxy-{secrets.token_hex(4)}"
+    podman(
+        "run", "--detach", f"--name={name}", *CONFINED, *options,
+        "--network=host", f"--volume={volume}:/data",
         "--env", "MLFLOW_HOST=127.0.0.1", "--env", f"MLFLOW_PORT={port}",
         "--env", f"MLFLOW_TRACKING_PASSWORD={PASSWORD}", "--stop-timeout=60", podman.image,
-    ).splitlines()[-1]  # fmt: skip
+    )  # fmt: skip
     try:
         deadline = time.monotonic() + PATIENCE
         while podman("exec", name, "mlflow-proxy", "healthcheck", "--ready", may_fail=True) != "ok":
@@ -164,7 +166,8 @@ def run_it(podman: Podman) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    volume = podman("volume", "create")
+    volume = f"mlflow-proxy-{secrets.token_hex(4)}"
+    podman("volume", "create", volume)
     artifact = secrets.token_bytes(5_000_000)
     try:
         say("\n== by itself, with TLS, confined: " + " ".join(CONFINED))
