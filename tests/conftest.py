@@ -16,6 +16,8 @@ SLOW_MODULES = frozenset(
     {
         "test_account_pages.py",
         "test_audit.py",
+        "test_backup.py",
+        "test_backup_retention.py",
         "test_client.py",
         "test_forward.py",
         "test_hold.py",
