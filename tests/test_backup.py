@@ -307,6 +307,24 @@ def test_killed_at_ten_moments_nothing_half_made_is_taken_for_whole(tmp_path: Pa
     assert tree(other.artifacts) == tree(made.artifacts)
 
 
+def test_what_a_killed_one_left_goes_with_the_next(made: Site) -> None:
+    destination = Path(made.place.text)
+    left = (
+        destination / "sets/20200101T000000Z-abcdef/tracking.dump.zst.age",
+        destination / "sets/20200101T000000Z-abcdef/.part-x1",
+        destination / "artifacts/ab/.part-x2",
+        made.data / "backup/scratch-x3/tracking/mlflow.db",
+    )
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    (destination / "sets/20200102T000000Z-abcdef").mkdir()
+    said = made.run("backup")
+    assert "20200101T000000Z-abcdef had broken off" in said
+    assert not [path for path in left if path.exists()]
+    assert {path.name for path in (destination / "sets").iterdir()} == {made.newest().set}
+
+
 def test_a_restore_that_is_killed_goes_on(tmp_path: Path) -> None:
     made = site(tmp_path / "site", rows=20_000, artifacts=150)
     made.run("backup", "--artifacts")

@@ -57,7 +57,7 @@ def test_a_pause_of_the_backups_removes_none() -> None:
 
 def test_what_is_newer_than_the_set_just_made_stays() -> None:
     # Of a clock that was ahead.
-    sets = [manifest(NOW), manifest(NOW + 10 * DAY)]
+    sets = [manifest(NOW), manifest(NOW + 5 * DAY), manifest(NOW + 10 * DAY)]
     assert superseded(sets, sets[0].set, Keep(0, 0, 0)) == []
 
 
