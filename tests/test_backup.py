@@ -441,22 +441,34 @@ def test_who_has_lost_the_lock_finishes_nothing(shared: Tree) -> None:
 # ---- What is asked, and refused ----
 
 
-def test_a_place_that_is_not_empty_is_left_alone_unless_told_in_words(made: Site, tmp_path: Path) -> None:
-    made.run("backup", "--artifacts")
+def test_a_database_that_is_not_empty_is_left_alone_unless_told_in_words(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
     other = site(tmp_path / "second" / "site", rows=10, artifacts=1)
     other.environment = made.elsewhere(tmp_path / "unused").environment
     before = other.tables()
     said = other.run("restore", "--yes", fails=True)
-    assert "is not empty" in said
+    assert "mlflow.db is not empty" in said
     assert "--replace-what-is-there" in said
     assert other.tables() == before
-    (other.data / "mlflow.db").unlink()
-    (other.data / "proxy.db").unlink()
-    # Artifacts too.
-    assert "--without-artifacts" in other.run("restore", "--yes", fails=True)
-    assert not (other.data / "mlflow.db").exists()
     said = other.run("restore", "--yes", "--replace-what-is-there")
+    assert "EMPTIED" in said
     assert other.tables() == made.tables()
+
+
+def test_an_artifact_store_that_is_not_empty_is_left_alone_unless_told_in_words(
+    made: Site, tmp_path: Path
+) -> None:
+    made.run("backup", "--artifacts")
+    other = made.elsewhere(tmp_path / "other")
+    other.artifact("1/run-1/artifacts/model.bin", b"another")
+    other.artifact("mine.txt", b"mine")
+    said = other.run("restore", "--yes", fails=True)
+    assert "artifacts is not empty" in said
+    assert "--without-artifacts" in said
+    assert not (other.data / "mlflow.db").exists()
+    other.run("restore", "--yes", "--replace-what-is-there")
+    mine = tree(other.artifacts).keys() - tree(made.artifacts).keys()
+    assert mine == {"mine.txt"}
     assert tree(made.artifacts).items() <= tree(other.artifacts).items()
 
 
