@@ -26,6 +26,8 @@ from proxy.mlflow_server import schema
 pytestmark = pytest.mark.slow
 
 OTHER = "another-word"
+# What may be told of the machine that the tests run on.
+MACHINE = {("service", "files"), ("disk", "data"), ("disk", "temporary"), ("disk", "artifacts")}
 
 
 # ---- the real thing ----
@@ -35,7 +37,7 @@ def test_all_is_well_with_a_real_mlflow_and_nothing_is_left(service: Service) ->
     before = _files(service.data / "artifacts")
     for _ in range(2):  # the second time its experiment is there, deleted
         told = doctor("--quick", "--data-dir", service.data, cwd=service.folder)
-        assert told.code == 0, told.text
+        assert told.wrong() <= MACHINE, told.text
         assert [result["what"] for result in told.results("client")] == [
             "credential", "experiment", "run", "log", "upload", "download", "delete",
         ]  # fmt: skip
