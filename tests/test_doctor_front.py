@@ -16,7 +16,7 @@ from service import Service, free_port
 
 from proxy import control
 
-pytestmark = needs("nginx")
+pytestmark = [pytest.mark.slow, needs("nginx")]
 
 GOOD = """
     client_max_body_size 0;

@@ -14,6 +14,8 @@ from doctor_site import Told, doctor
 from fake_provider import CLIENT_ID, CLIENT_SECRET
 from service import free_port
 
+pytestmark = pytest.mark.slow
+
 URL = "https://mlflow.example.com"
 
 

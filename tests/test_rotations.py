@@ -15,12 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fake_provider
+import pytest
 import requests
 from backup_site import site
 from cryptography import x509
 from doctor_site import fake_service, issue
 from fake_provider import CLIENT_ID, CLIENT_SECRET
 from service import Service, clean_environment
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(__file__).parent
 ASK = "/api/2.0/mlflow/experiments/get?experiment_id=0"
