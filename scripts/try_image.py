@@ -22,6 +22,8 @@ LIMITS = ("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096")
 # As Compose and Kubernetes have it.
 CONFINED = (
     "--read-only",
+    # podman would put a tmpfs over all of /run, as Docker does not.
+    "--read-only-tmpfs=false",
     "--cap-drop=all",
     "--security-opt=no-new-privileges",
     "--tmpfs=/tmp:size=1g",
@@ -98,9 +100,9 @@ def look_at_files(podman: Podman) -> None:
     find = "find / -xdev -writable -not -type l -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null; true"
     writable = set(podman.once(command=("sh", "-c", find)).split())
     holds(
-        "user 1001 may write to /data, /run/mlflow-proxy and temporary places",
+        "user 1001 may write to /data, /backups, /run/mlflow-proxy and temporary places",
         all(
-            path.startswith(("/data", "/run/mlflow-proxy", "/tmp", "/var/tmp", "/run/lock"))
+            path.startswith(("/backups", "/data", "/run/mlflow-proxy", "/run/lock", "/tmp", "/var/tmp"))
             for path in writable
         ),
         sorted(writable),
