@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import subprocess
 import sys
 import time
@@ -139,8 +140,10 @@ def nginx(folder: Path, *servers: str) -> Iterator[None]:
     temporary = " ".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    # Its workers are somebody else's otherwise, who may not enter pytest's directories.
+    user = "user root; " if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(
-        f"pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_processes 1;\n"
+        f"{user}pid {folder}/nginx.pid; error_log {folder}/error.log; daemon off; worker_processes 1;\n"
         f"events {{}}\nhttp {{ access_log off; {temporary}\n" + "\n".join(servers) + "\n}\n"
     )
     path = program("nginx")

@@ -19,6 +19,7 @@ from service import PASSWORD, Service, clean_environment, free_port
 
 from proxy.doctor.examination import Check, examine
 from proxy.doctor.result import Outcome, Result, exit_code, failure, ok
+from proxy.doctor.running import running_on
 from proxy.doctor.telling import as_text
 from proxy.doctor.versions import floors, older, parsed
 
@@ -53,6 +54,11 @@ def test_wrong_settings_are_told_all_at_once_and_what_does_not_hang_on_them_is_l
     told.says("address", "settings", "skipped", "MLFLOW_PORT can't be read")
     assert told.result("disk", "data")
     told.says("versions", "installed", "ok")
+
+
+def test_a_lock_that_nobody_holds_is_no_service(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(json.dumps({"pid": os.getpid(), "address": "https://127.0.0.1:1"}))
+    assert running_on(tmp_path) is None
 
 
 def test_files_that_the_settings_name_are_looked_at(tmp_path: Path) -> None:

@@ -37,7 +37,9 @@ WAYS = {
     "bodies of 50 MiB": GOOD.replace("client_max_body_size 0;", "client_max_body_size 50m;"),
     "bodies of 5 GiB": GOOD.replace("client_max_body_size 0;", "client_max_body_size 5g;"),
     # With HTTP/1.1 nginx passes each chunk on.
-    "held back": GOOD.replace("proxy_buffering off;", "").replace("proxy_http_version 1.1;", ""),
+    "held back": GOOD.replace("proxy_http_version 1.1;", "").replace(
+        "proxy_request_buffering off;\n        proxy_buffering off;", ""
+    ),
     "impatient": GOOD.replace("600s", "1s"),
     "another host": GOOD.replace("$http_host", "mlflow.internal"),
     "posing": GOOD.replace("$proxy_add_x_forwarded_for", "$http_x_forwarded_for"),
@@ -104,7 +106,7 @@ def test_a_limit_on_bodies_is_found(front: Front, way: str, outcome: str, words:
 def test_answers_that_are_held_back_are_found(front: Front) -> None:
     told = front.look("held back", "front")
     told.says("front", "stream", "warning", "until they are whole", "proxy_buffering off")
-    assert told.wrong() == {("front", "stream"), ("front", "addresses")}
+    assert told.wrong() == {("front", "stream"), ("front", "addresses")}, told.text
 
 
 def test_a_terminator_that_waits_too_short_is_found(front: Front) -> None:
@@ -160,6 +162,8 @@ def test_another_service_at_the_address_is_told_from_this_one(front: Front, tmp_
     with fake_service(tmp_path / "s") as other:
         told = front.look("good", "front", trusting=other)
     told.says("front", "way", "failure", "it is not this one", "data directory")
+    refusals = {line["refusal"] for line in front.service.access_log()}
+    assert "locked_out" not in refusals, "the doctor's header counts as no wrong credential there"
 
 
 def test_nobody_but_the_doctor_finds_its_page_and_it_is_gone_with_it(front: Front) -> None:

@@ -196,7 +196,8 @@ def _bodies(case: Case, outside: Outside) -> Iterator[Result]:
             "body",
             f"an upload of {_SENT} bytes in chunks gets {answer.status}, and "
             f"{answer.json().get('body')} arrive",
-            "have what stands in front pass chunked bodies on (nginx: proxy_http_version 1.1)",
+            "have what stands in front pass chunked bodies on (nginx: proxy_http_version 1.1); where it "
+            "answers 500, its log says why (nginx: can it write to client_body_temp_path?)",
         )
         return
     refused = 0

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from proxy.doctor.case import Case
-from proxy.doctor.result import Result, failure, ok, warning
+from proxy.doctor.result import Result, failure, ok, skipped, warning
 from proxy.doctor.trials import Broken, steps
 from proxy.mlflow_server.command import environment
 from proxy.settings import artifact_destination
@@ -72,7 +72,10 @@ def storage(case: Case) -> Iterator[Result]:
     scheme = root.partition("://")[0] if "://" in root else ""
     scheme = {"wasb": "wasbs", "file": ""}.get(scheme, scheme)
     if not scheme and not (place := Path(root.removeprefix("file://"))).is_dir():
-        yield warning("root", f"there is no {place} yet", "start the service: MLflow makes it, if it may")
+        if place.parent.is_dir():
+            yield skipped("root", f"there is no {place} yet: MLflow makes it for the first artifact")
+        else:
+            yield warning("root", f"there is no {place} yet", "start the service: MLflow makes it, if it may")
         return
     yield ok("root", root)
     try:
