@@ -67,7 +67,8 @@ class BackupFields(BaseSettings):
         "Backup",
         7,
         "The newest backup of each of that many days (of UTC, of those that have one) is kept, and all of "
-        "the last 24 hours; what no rule keeps is removed after the next good one. The newest is always kept.",
+        "the last 24 hours; what no rule keeps is removed after the next good one. The newest is always "
+        "kept.",
     )
     backup_keep_weekly: Annotated[int, read(values.whole_number(0, 10_000))] = setting(
         "PROXY_BACKUP_KEEP_WEEKLY",
