@@ -129,14 +129,21 @@ def artifacts(place: Place, manifest: Manifest, key: sealing.Key | None) -> Iter
         return
     with part(place, manifest, manifest.artifacts.part, key) as reader:
         for line in lines(reader):
-            yield Artifact(**json.loads(line))
+            try:
+                artifact = Artifact(**json.loads(line))
+            except (ValueError, TypeError):
+                raise reader.broken("it was changed") from None
+            yield artifact
 
 
 @contextlib.contextmanager
 def copy(place: Place, artifact: Artifact, key: sealing.Key | None) -> Iterator[Reader]:
     """The bytes of an artifact that was copied; leaving the block makes sure that they were right."""
-    with streams.reading(place, artifact.stored, key) as reader:
-        yield reader
+    try:
+        with streams.reading(place, artifact.stored, key) as reader:
+            yield reader
+    except BrokenBackup as broken:
+        raise BrokenBackup(f"the artifact {artifact.path}: {broken}") from None
 
 
 def copy_names(place: Place, entry: ArtifactsEntry, manifest: Manifest) -> Iterator[str]:
