@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
+import random
 import re
 import shutil
 import signal
@@ -11,8 +13,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from end_to_end.backed_up import World, world, written_to
@@ -20,6 +24,7 @@ from end_to_end.backed_up import World, world, written_to
 from proxy import guard
 from proxy.backup import manifest as manifests
 from proxy.backup.databases import Table
+from proxy.backup.manifest import DatabaseEntry
 
 pytestmark = pytest.mark.slow
 
@@ -59,8 +64,10 @@ def left(made: World) -> list[str]:
 def test_a_good_backup_is_restored_and_read_also_after_a_drill_that_was_killed(
     backed_up: World, tmp_path: Path
 ) -> None:
-    for moment in ("restoring", "starting MLflow"):
-        killed(backed_up, moment)
+    for moment, most in MOMENTS:
+        killed(backed_up, moment, random.uniform(0, most))
+    assert "drill" not in backed_up.state(), "none of them was taken for a drill"
+    until_no_process_is_left(backed_up)
     figures = tmp_path / "backup.prom"
 
     report = backed_up.drill(PROXY_BACKUP_METRICS_FILE=str(figures))
@@ -84,8 +91,19 @@ def test_a_good_backup_is_restored_and_read_also_after_a_drill_that_was_killed(
     assert f"{name} {backed_up.state()['backup']['last_success']!r}" in text.splitlines()
 
 
-def killed(made: World, moment: str) -> None:
-    """A drill that is killed as soon as it says so."""
+MOMENTS = [
+    ("restoring", 0.0),
+    ("tracking: ", 0.0),
+    ("artifacts: ", 0.0),
+    ("restoring", 0.2),
+    ("starting MLflow", 0.0),
+    ("starting MLflow", 3.0),
+]
+"""What a drill says, and how many seconds after it, at most, it is killed: at all of its stages."""
+
+
+def killed(made: World, moment: str, seconds: float) -> None:
+    """A drill that is killed so many seconds after it has said so."""
     with subprocess.Popen(
         [sys.executable, "-m", "proxy", "drill"],
         cwd=made.folder,
@@ -100,9 +118,13 @@ def killed(made: World, moment: str) -> None:
                 break
         else:
             raise AssertionError(f"it has not said {moment}")
+        time.sleep(seconds)
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    # What it started goes by itself, its files with the next one.
+
+
+def until_no_process_is_left(made: World) -> None:
+    """What a killed one has started goes by itself, its files with the next one."""
     deadline = time.monotonic() + 60
     while any(found.startswith("process") for found in left(made)):
         assert time.monotonic() < deadline, left(made)
@@ -118,8 +140,15 @@ def test_only_one_drill_runs_on_a_data_directory(copy: World) -> None:
     assert not (copy.data / "backup" / "state.json").exists(), "it says nothing of the backup"
 
 
-@pytest.mark.parametrize("how", ["truncated", "changed", "gone"])
-def test_a_spoilt_dump_is_told(copy: World, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("truncated", "is cut short: "),
+        ("changed", "can't be used: it can't be decrypted: it was changed or cut short"),
+        ("gone", "is missing"),
+    ],
+)
+def test_a_spoilt_dump_is_told(copy: World, how: str, words: str) -> None:
     (part,) = copy.sets.glob("*/tracking.dump*")
     data = bytearray(part.read_bytes())
     if how == "gone":
@@ -129,20 +158,29 @@ def test_a_spoilt_dump_is_told(copy: World, how: str) -> None:
     else:
         data[len(data) // 2] ^= 1
         part.write_bytes(data)
-    told = copy.refused("drill")
-    assert "tracking.dump" in told
+    figures = copy.folder / "backup.prom"
+    done = copy.command("drill", "--json", "--metrics-file", str(figures))
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    told = report.pop("problem")
+    assert report == {"result": "failed"}
+    assert done.stderr.splitlines()[-1] == f"mlflow-proxy: {told}"
+    assert re.search(rf"tracking\.dump\S* {words}", told)
     assert left(copy) == []
     noted = copy.state()["drill"]
-    assert f"mlflow-proxy: {noted['error']}" == told
+    assert noted["error"] == told
     assert "last_success" not in noted
+    assert "mlflow_proxy_drill_success 0.0" in figures.read_text().splitlines()
 
 
 def test_a_backup_that_no_key_opens_is_told(copy: World, tmp_path: Path) -> None:
     other = tmp_path / "other"
     copy.done("backup", "keygen", str(other))
-    for file in (str(other), ""):
-        told = copy.refused("drill", PROXY_BACKUP_IDENTITY_FILE=file)
-        assert "decrypt" in told or "encrypted" in told
+    for file, words in (
+        (str(other), "it is encrypted to other keys than those in PROXY_BACKUP_IDENTITY_FILE"),
+        ("", "is encrypted: set PROXY_BACKUP_IDENTITY_FILE to the file with the secret key"),
+    ):
+        assert words in copy.refused("drill", PROXY_BACKUP_IDENTITY_FILE=file)
     assert left(copy) == []
 
 
@@ -153,40 +191,40 @@ def test_a_changed_manifest_is_told(copy: World) -> None:
     assert "was changed" in copy.refused("drill")
 
 
+def manifest_of(made: World) -> tuple[manifests.Manifest, Path]:
+    (file,) = made.sets.glob("*/manifest.json")
+    return manifests.parse(file.read_bytes(), ""), file
+
+
+def rewritten(made: World, change: Callable[[DatabaseEntry], DatabaseEntry]) -> None:
+    """Another manifest, which says something else of the databases."""
+    manifest, file = manifest_of(made)
+    changed = dataclasses.replace(manifest, databases=tuple(map(change, manifest.databases)))
+    file.write_bytes(changed.text())
+
+
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("table", "entry", "words"),
     [
-        (None, "the table runs was not there"),
-        (Table(7, "0" * 64), "the table runs has"),
+        ("runs", None, "the table runs was not there"),
+        ("runs", Table(7, "0" * 64), "the table runs has"),
+        ("lost", Table(1, "0" * 64), "the table lost is missing"),
     ],
 )
 def test_a_table_that_is_not_as_the_manifest_says_is_told(
-    copy: World, table: Table | None, words: str
+    copy: World, table: str, entry: Table | None, words: str
 ) -> None:
-    (file,) = copy.sets.glob("*/manifest.json")
-    manifest = manifests.parse(file.read_bytes(), "")
-    entries = []
-    for entry in manifest.databases:
-        tables = dict(entry.tables)
-        if "runs" in tables:
-            del tables["runs"]
-            if table is not None:
-                tables["runs"] = table
-        entries.append(dataclasses.replace(entry, tables=tables))
-    file.write_bytes(dataclasses.replace(manifest, databases=tuple(entries)).text())
+    def change(database: DatabaseEntry) -> DatabaseEntry:
+        if database.role != "tracking":
+            return database
+        tables = {**database.tables, table: entry}
+        return dataclasses.replace(
+            database, tables={name: one for name, one in tables.items() if one is not None}
+        )
+
+    rewritten(copy, change)
     assert words in copy.refused("drill")
     assert left(copy) == []
-
-
-def test_a_missing_table_is_told(copy: World) -> None:
-    (file,) = copy.sets.glob("*/manifest.json")
-    manifest = manifests.parse(file.read_bytes(), "")
-    entries = [
-        dataclasses.replace(entry, tables={**entry.tables, "lost": Table(1, "0" * 64)})
-        for entry in manifest.databases
-    ]
-    file.write_bytes(dataclasses.replace(manifest, databases=tuple(entries)).text())
-    assert "the table lost is missing" in copy.refused("drill")
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
@@ -194,14 +232,18 @@ def test_a_missing_table_is_told(copy: World) -> None:
 def test_a_missing_or_changed_artifact_is_told(copy: World, how: str, which: str) -> None:
     copies = [path for path in (copy.folder / "backups" / "artifacts").rglob("*") if is_copy(path)]
     assert len(copies) == 10
-    for path in copies[:1] if how == "gone" else copies:
+    spoilt = copies[:1] if how == "gone" else copies
+    for path in spoilt:
         if how == "gone":
             path.unlink()
         else:
             data = bytearray(path.read_bytes())
             data[-5] ^= 1
             path.write_bytes(data)
-    assert "artifact" in copy.refused("drill", PROXY_DRILL_ARTIFACTS=which)
+    told = copy.refused("drill", PROXY_DRILL_ARTIFACTS=which)
+    words = "is missing" if how == "gone" else "can't be used: "
+    assert re.search(rf"the artifact \S.*model ü\.bin: .*{words}", told)
+    assert any(path.name in told for path in spoilt)
     assert left(copy) == []
 
 
@@ -230,9 +272,41 @@ def test_a_schema_that_mlflow_refuses_is_told(backed_up: World, tmp_path: Path) 
         connection.commit()
     made.done("backup")
     told = made.refused("drill")
-    assert "MLflow does not start on what was restored" in told
+    assert "MLflow does not start on what was restored: " in told
     assert "ffffffffffff" in told
     assert left(made) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "postgresql"}, "PROXY_DRILL_SERVER_URL names no postgresql server"),
+        ({"roles": ("registry",)}, "holds no tracking database"),
+    ],
+)
+def test_what_hinders_the_drill_is_told(copy: World, change: dict[str, Any], words: str) -> None:
+    rewritten(
+        copy,
+        lambda entry: dataclasses.replace(entry, **change) if entry.role == "tracking" else entry,
+    )
+    assert words in copy.refused("drill")
+    assert left(copy) == []
+
+
+def test_a_drill_that_has_no_room_is_told_before_it_begins(copy: World) -> None:
+    manifest, file = manifest_of(copy)
+    parts = tuple(part._replace(plain_bytes=10**18) for part in manifest.parts)
+    file.write_bytes(dataclasses.replace(manifest, parts=parts).text())
+    assert "the drill needs 2000000000000" in copy.refused("drill")
+
+
+def test_whatever_ends_a_drill_it_is_noted_as_one_that_failed(copy: World) -> None:
+    manifest, file = manifest_of(copy)
+    parts: Any = tuple(part._replace(plain_bytes="many") for part in manifest.parts)  # type: ignore[arg-type]
+    file.write_bytes(dataclasses.replace(manifest, parts=parts).text())
+    assert copy.command("drill").returncode == 1
+    assert copy.state()["drill"]["error"].startswith("the drill could not go on: TypeError: ")
+    assert left(copy) == []
 
 
 def test_without_a_backup_there_is_no_drill(tmp_path: Path) -> None:

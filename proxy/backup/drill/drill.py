@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.backup import figures, places, reading, restoring, sealing, sources, state, streams
+from proxy.backup.databases import DatabaseFailed
 from proxy.backup.drill import service
 from proxy.backup.drill.report import Compared, DrillFailed, Report
 from proxy.backup.drill.scratch import Busy, Scratch, scratch
@@ -32,7 +33,7 @@ def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Rep
     """Restore the newest backup, or that of this name, aside, and compare; notes the result for the metrics.
 
     Raises UserError for whatever is wrong with the backup or hinders the drill. Nothing of what it makes is
-    left then either.
+    left then either. Any other error is noted as well.
     """
     settings = loaded.settings
     began = time.time()
@@ -41,11 +42,15 @@ def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Rep
         _note(settings, report.noted())
     except Busy:
         raise  # it says nothing of the backup
-    except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else DrillFailed(f"the drill could not go on: {error}")
+    except Exception as error:
+        told = error
+        if not isinstance(error, UserError):
+            told = DrillFailed(f"the drill could not go on: {type(error).__name__}: {error}")
         with contextlib.suppress(UserError, OSError):
             _note(settings, {"last_attempt": began, "error": str(told)})
-        raise told from None
+        if isinstance(error, UserError | OSError):
+            raise told from None
+        raise
     return report
 
 
@@ -134,7 +139,13 @@ def _database(
     """Restored and compared; with its URI."""
     uri = made.database(entry.role, entry.kind)
     began = time.monotonic()
-    found = restoring.database(place, manifest, entry, uri, key, progress)
+    try:
+        found = restoring.database(place, manifest, entry, uri, key, progress)
+    except DatabaseFailed:
+        # A dump that was changed can fail in the database before its end, and so its digest, was reached.
+        if problem := streams.damage(place, manifest.part(entry.part), progress.tick):
+            raise DrillFailed(f"the backup {manifest.set}: {problem}") from None
+        raise
     rows = sum(table.rows for table in found.tables.values())
     seconds = time.monotonic() - began
     tables = len(found.tables)
@@ -162,7 +173,7 @@ def _artifacts(
     for artifact in reading.artifacts(place, manifest, key):
         seen += 1
         if copied and not everything and (problem := streams.missing(place, artifact.stored)):
-            raise DrillFailed(f"the backup {manifest.set}, artifact {artifact.path}: {problem}")
+            raise DrillFailed(f"the artifact {artifact.path}: {problem}")
         if not _PLAIN.fullmatch(artifact.path):
             continue
         eligible += 1

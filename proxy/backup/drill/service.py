@@ -89,6 +89,8 @@ def environment(
         # Nothing is written to what was restored, or, where the artifacts were not copied, to their storage.
         "PROXY_PROBE_STORAGE_INTERVAL": "0",
         "PROXY_MIGRATE": "never",
+        # Nobody looks at its pages.
+        "PROXY_COMPRESSION": "false",
     }
 
 
