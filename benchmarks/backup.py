@@ -6,8 +6,10 @@
 
 10,000 runs with a million metric rows and 2,000 artifacts are made (`--runs`, `--metrics`, `--artifacts`),
 and rows go on being written. Then `mlflow-proxy backup`, a second one, `drill` and `restore` into an empty
-place are run, each a process of its own, and their time and memory taken. At the end the restored tables
-are held against the manifest once more. The servers are Debian's, started for it.
+place on a new server are run, each a process of its own, and their time and memory taken: the most that the
+command itself had, and the most that it had with all that it started (shared pages once; looked at four times
+a second). At the end the restored tables are held against the manifest once more. The servers are Debian's,
+started for it.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ import contextlib
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -76,14 +80,19 @@ def main() -> None:
             f"{asked.kind}: {asked.runs:,} runs, {asked.metrics:,} metric rows, {asked.artifacts:,} "
             f"artifacts of {size / 1e6:.0f} MB, made in {time.monotonic() - began:.0f} s"
         )
-        print(f"{'':16} {'time':>8} {'CPU':>8} {'memory':>8}")
+        print(f"{'':16} {'time':>8} {'CPU':>8} {'memory':>9} {'with all':>9}")
         with _writing(uri) as written:
             _measured(made, "backup", "backup")
             _measured(made, "the next backup", "backup")
-        print(f"{'':16} {written[0]:,} rows were written meanwhile")
+        print(
+            f"{'':16} {written.rows:,} rows were written meanwhile, one at a time; one of them waited "
+            f"{written.longest:.2f} s, and half of them less than {1000 * written.median:.0f} ms"
+        )
         sets = sorted(made.sets.iterdir())
-        stored = sum(file.stat().st_size for file in sets[-1].iterdir())
-        print(f"{'':16} a set without artifacts: {stored / 1e6:.1f} MB")
+        print(
+            f"{'':16} the last set {_size(sets[-1]) / 1e6:.1f} MB, copies of the artifacts "
+            f"{_size(made.sets.parent / 'artifacts') / 1e6:.1f} MB"
+        )
         report = json.loads(_measured(made, "drill", "drill", "--json"))
         print(
             f"{'':16} RTO {report['restore_seconds']:.1f} s, of which MLflow's start "
@@ -120,22 +129,62 @@ def _places(kind: str, folder: Path) -> Iterator[tuple[str, str, str | None]]:
         yield driver_uri(one.uri()), scratch.create(lent, "empty"), lent
 
 
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
 def _measured(made: World, name: str, *arguments: str) -> str:
     """The command's output; its figures are printed."""
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", _COMMAND, *arguments],
-        cwd=made.folder,
-        env=made.environment(PYTHONPATH=str(_ROOT)),
-        capture_output=True,
-        text=True,
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            [sys.executable, "-c", _COMMAND, *arguments],
+            cwd=made.folder,
+            env=made.environment(PYTHONPATH=str(_ROOT)),
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        ) as process,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        most_of_all = beside.submit(_most, process)
+        assert process.stdout is not None
+        output = process.stdout.read()
+        process.wait()
+        seconds = time.monotonic() - began
+        said.seek(0)
+        words = said.read()
+    if process.returncode:
+        sys.exit(f"{name} has failed: {words}")
+    _, cpu, itself = next(line for line in words.splitlines() if line.startswith("MEASURED")).split()
+    print(
+        f"{name:16} {seconds:6.1f} s {float(cpu):6.1f} s {int(itself) / 1024:6.0f} MB "
+        f"{most_of_all.result() / 1024:6.0f} MB",
+        flush=True,
     )
-    seconds = time.monotonic() - began
-    if done.returncode:
-        sys.exit(f"{name} has failed: {done.stderr}")
-    _, cpu, most = next(line for line in done.stderr.splitlines() if line.startswith("MEASURED")).split()
-    print(f"{name:16} {seconds:6.1f} s {float(cpu):6.1f} s {int(most) / 1024:5.0f} MB", flush=True)
-    return done.stdout
+    return output
+
+
+def _most(process: subprocess.Popen[str]) -> int:
+    """The most memory that it has had with all its descendants, in KiB."""
+    most = 0
+    while process.poll() is None:
+        parents = {}
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+        family = {process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in family} - family:
+            family |= more
+        used = 0
+        for pid in family:
+            with contextlib.suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                used += int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
+        most = max(most, used)
+        time.sleep(0.25)
+    return most
 
 
 def _fill(uri: str, root: Path, runs: int, metrics: int, artifacts: int) -> int:
@@ -195,10 +244,29 @@ def _metric(run: str, step: int, now: int, value: float) -> dict[str, Any]:
     return {**key, "value": value, "is_nan": False}
 
 
+class _Written:
+    """Rows that were written one at a time, and how long each took in seconds."""
+
+    def __init__(self) -> None:
+        self.took: list[float] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.took)
+
+    @property
+    def longest(self) -> float:
+        return max(self.took)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.took)
+
+
 @contextlib.contextmanager
-def _writing(uri: str) -> Iterator[list[int]]:
-    """Another row every few milliseconds, from a thread; how many."""
-    over, written = threading.Event(), [0]
+def _writing(uri: str) -> Iterator[_Written]:
+    """Another row every few milliseconds, from a thread."""
+    over, written = threading.Event(), _Written()
 
     def write() -> None:
         engine = sa.create_engine(uri, connect_args={"timeout": 60} if uri.startswith("sqlite") else {})
@@ -207,19 +275,20 @@ def _writing(uri: str) -> Iterator[list[int]]:
             run = connection.execute(sa.text("SELECT min(run_uuid) FROM runs")).scalar()
             connection.rollback()
             while not over.wait(0.005):
-                step = 10_000_000 + written[0]
+                step = 10_000_000 + written.rows
+                began = time.monotonic()
                 connection.execute(table.insert(), [_metric(str(run), step, step, 0.5)])
                 connection.commit()
-                written[0] += 1
+                written.took.append(time.monotonic() - began)
         engine.dispose()
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield written
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(write)
+        try:
+            yield written
+        finally:
+            over.set()
+        writing.result()
 
 
 if __name__ == "__main__":
