@@ -84,6 +84,38 @@ def test_the_image_is_built_with_the_arguments_that_its_file_has(tmp_path: Path)
     assert "set it to the name of the image" in done.stderr
 
 
+def test_only_what_signs_is_given_the_login_and_the_identity(tmp_path: Path) -> None:
+    (tmp_path / "ops" / "ci_cd").mkdir(parents=True)
+    shutil.copy(CI / "image", tmp_path / "ops" / "ci_cd")
+    (tmp_path / "build" / "image").mkdir(parents=True)
+    (tmp_path / "build" / "image" / "reference").write_text(IMAGE)
+    # No engine: it notes what it was asked for.
+    (tmp_path / "bin").mkdir()
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
+    docker.chmod(0o755)
+    for step in ("scan", "sbom", "sign"):
+        subprocess.run(
+            [tmp_path / "ops" / "ci_cd" / "image", step],
+            env={
+                "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+                "HOME": str(tmp_path),
+                "IMAGE": "mlflow-proxy",
+                "VERSION": "1",
+                "COSIGN_IMAGE": "cosign:1",
+                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s",
+            },
+            check=True,
+        )
+    asked = (tmp_path / "asked").read_text().splitlines()
+    trusted = [any(one in line for one in ("/auth", "ID_TOKEN")) for line in asked]
+    assert [line.split("build/image ")[-1].split()[0] for line in asked[:2]] == [
+        "aquasec/trivy:0.67.2",
+        "anchore/syft:v1.33.0",
+    ]
+    assert trusted == [False, False, True, True]
+
+
 def git(folder: Path, *command: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
     return done.stdout
