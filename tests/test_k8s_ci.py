@@ -44,7 +44,12 @@ def test_actions_are_pinned_and_may_do_no_more_than_they_need() -> None:
         assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", one), one
     assert workflow["permissions"] == {"contents": "read"}
     widened = {name: job["permissions"] for name, job in workflow["jobs"].items() if "permissions" in job}
-    assert widened == {"image": {"contents": "read", "id-token": "write"}}
+    assert widened == {"publish": {"contents": "read", "id-token": "write"}}
+    # Whose token signs: never what a pull request can change, nor a job that builds or scans.
+    publish = workflow["jobs"]["publish"]
+    assert publish["if"] == "github.event_name != 'pull_request'"
+    runs = " ".join(step.get("run", "") for step in publish["steps"])
+    assert set(re.findall(r"ops/ci_cd/image (\w+)", runs)) == {"push", "sign"}
     # What a branch or a title says is never put into a script as text.
     for job in workflow["jobs"].values():
         for step in job["steps"]:
