@@ -26,7 +26,7 @@ EXAMPLES = (
 def filled_in(value: Any) -> Any:
     """With the defaults of the variables that Compose fills in."""
     if isinstance(value, str):
-        return VARIABLE.sub(lambda found: found[2] or "", value)
+        return VARIABLE.sub(lambda found: found[2] or "", value).replace("$$", "$")
     if isinstance(value, dict):
         return {key: filled_in(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -59,7 +59,9 @@ def make_env(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """docker/make-env in a copy of what it works with; what it writes is below `folder`."""
     (folder / "docker").mkdir(parents=True, exist_ok=True)
     for name in (*EXAMPLES, "docker/make-env"):
-        shutil.copy(ROOT / name, folder / name)
+        shutil.copyfile(ROOT / name, folder / name)
+        (folder / name).chmod(0o644)
+    (folder / "docker" / "make-env").chmod(0o755)
     return subprocess.run(
         [folder / "docker" / "make-env", *options], capture_output=True, text=True, cwd=folder, timeout=60
     )

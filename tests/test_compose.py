@@ -13,6 +13,7 @@ import socket
 import ssl
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -163,7 +164,8 @@ def test_database_and_storage_are_reached_by_the_proxy_alone() -> None:
         for network in STACK["networks"]
     }
     assert on["database"] == {"postgres", "mlflow", "backup"}
-    assert on["storage"] == {"minio", "minio-bucket", "mlflow", "backup"}
+    # The drill reads what the backup has only listed.
+    assert on["storage"] == {"minio", "minio-bucket", "mlflow", "backup", "drill"}
     assert on["drill"] == {"drill", "drill-database"}
     assert on["edge"] == {"traefik", "mlflow", "keycloak"}
     assert on["public"] == {"traefik"}
@@ -346,6 +348,17 @@ def test_a_mistake_is_said_and_writes_nothing(options: tuple[str, ...], said: st
     assert not (tmp_path / "mlflow.env").exists()
 
 
+def test_files_that_containers_could_not_read_are_told_of_first(tmp_path: Path) -> None:
+    """As a repository is checked out under umask 077."""
+    rules = tmp_path / "monitoring" / "rules.yml"
+    rules.parent.mkdir()
+    rules.touch(0o640)
+    done = compose.make_env(tmp_path)
+    assert (done.returncode, "chmod -R a+rX docker monitoring" in done.stderr) == (1, True), done.stderr
+    rules.chmod(0o644)
+    assert compose.make_env(tmp_path).returncode == 0
+
+
 def test_its_certificate_is_believed_for_the_names_that_are_used(made: Path) -> None:
     secrets = made / "docker" / "secrets"
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -499,13 +512,104 @@ def free_port() -> int:
 
 
 def test_what_the_containers_scripts_say_is_shell() -> None:
-    for name in ("make-env", "postgres/10-mlflow.sh", "minio/make-bucket.sh", "backup/every.sh"):
+    for name in (
+        "make-env",
+        "checked.sh",
+        "postgres/10-mlflow.sh",
+        "minio/make-bucket.sh",
+        "backup/every.sh",
+    ):
         file = DOCKER / name
         assert subprocess.run(["sh", "-n", file]).returncode == 0
         assert file.read_text().startswith("#!/bin/sh\n")
     assert os.access(DOCKER / "make-env", os.X_OK)
     # PostgreSQL's image runs what may be run, and else reads it into its own shell.
     assert os.access(DOCKER / "postgres" / "10-mlflow.sh", os.X_OK)
+
+
+def examples(service: dict[str, Any]) -> list[Path]:
+    return [DOCKER / f"{file}.example" for file in service.get("env_file", [])]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in SERVICES if any("=CHANGE-ME" in one.read_text() for one in examples(SERVICES[name]))],
+)
+def test_what_is_still_as_in_the_example_starts_nothing(name: str) -> None:
+    """Before anything is made with it: PostgreSQL would keep such a password for good."""
+    script = DOCKER / "checked.sh"
+    assert SERVICES[name]["entrypoint"][:2] == ["/bin/sh", "/checked.sh"]
+    assert "./checked.sh:/checked.sh:ro" in SERVICES[name]["volumes"]
+    (example,) = examples(SERVICES[name])
+    given = compose.env_file(example)
+    left = {variable for variable, value in given.items() if value == "CHANGE-ME"}
+
+    def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        # No PATH: images have little beside a shell.
+        command = ["/bin/sh", script, "/bin/sh", "-c", "echo started $0 $1", "a b", "c"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = run(given)
+    assert (done.returncode, done.stdout) == (1, "")
+    said = re.search("still CHANGE-ME:(.*);", done.stderr)
+    assert said is not None
+    assert set(said[1].split()) == left
+    done = run(given | dict.fromkeys(left, "set $HOME"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started a b c\n", "")
+
+
+def test_the_bucket_s_job_wants_a_shell_and_mc_alone_and_may_be_run_again(tmp_path: Path) -> None:
+    """With an mc that writes down what it is told, and says what it was told of the user."""
+    told = tmp_path / "told"
+    mc = tmp_path / "mc"
+    mc.write_text(
+        f"""#!/bin/sh
+echo "$@" >>{told}
+[ "$3" != info ] ||
+    while read -r line; do
+        case $line in *attach*) echo "PolicyName: mlflow-artifacts" ;; esac
+    done <{told}
+"""
+    )
+    mc.chmod(0o755)
+    given = compose.env_file(ROOT / "mlflow-minio.env.example")
+    for _ in range(2):
+        done = subprocess.run(
+            ["/bin/sh", DOCKER / "minio" / "make-bucket.sh"],
+            env={**given, "PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    words = [line.split() for line in told.read_text().splitlines()]
+    assert words.count(["mb", "--ignore-existing", "store/mlflow"]) == 2
+    attached = ["admin", "policy", "attach", "store", "mlflow-artifacts", "--user", "mlflow-proxy"]
+    assert words.count(attached) == 1
+
+
+@pytest.mark.parametrize(("answer", "code"), [("200 OK", 0), ("503 Service Unavailable", 1), ("", 1)])
+def test_keycloak_s_health_check_wants_bash_alone(answer: str, code: int) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    kind, program_name, *words = SERVICES["keycloak"]["healthcheck"]["test"]
+    assert (kind, program_name) == ("CMD", "bash")
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connection.recv(1000)
+            assert request.startswith(b"GET /health/ready HTTP/1.0\r\n")
+            if answer:
+                # Down it says UP as well: of its parts.
+                connection.sendall(f'HTTP/1.0 {answer}\r\n\r\n{{"checks": [{{"status": "UP"}}]}}'.encode())
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        words = [word.replace("/9000", f"/{listening.getsockname()[1]}") for word in words]
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        done = subprocess.run([bash, *words], env={"PATH": "/nowhere"}, capture_output=True, timeout=60)
+        thread.join(60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 @pytest.mark.parametrize("name", sorted(AGAIN_AND_AGAIN))
