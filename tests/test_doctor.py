@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -59,6 +61,28 @@ def test_wrong_settings_are_told_all_at_once_and_what_does_not_hang_on_them_is_l
 def test_a_lock_that_nobody_holds_is_no_service(tmp_path: Path) -> None:
     (tmp_path / "lock").write_text(json.dumps({"pid": os.getpid(), "address": "https://127.0.0.1:1"}))
     assert running_on(tmp_path) is None
+
+
+@needs("unshare")
+def test_root_does_not_read_another_users_process(tmp_path: Path) -> None:
+    # The process that the lock names is whose the data directory is; as root's, its PYTHONPATH would be run.
+    command = [sys.executable, "-m", "proxy", "doctor", "disk", "--data-dir", str(tmp_path)]
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() == 0:
+            other = stack.enter_context(subprocess.Popen(["sleep", "600"], user=65534))
+            stack.callback(other.kill)
+            pid = other.pid
+        else:  # root in a namespace of its own, in which the machine's is somebody else
+            command, pid = ["unshare", "--map-root-user", *command], 1
+        lock = stack.enter_context((tmp_path / "lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        json.dump({"pid": pid, "address": "https://127.0.0.1:1"}, lock)
+        lock.flush()
+        done = subprocess.run(command, env=clean_environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "mlflow-proxy doctor --data-dir" in done.stderr
+    assert "sudo -u" in done.stderr
+    assert done.stdout == ""
 
 
 def test_files_that_the_settings_name_are_looked_at(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy import data_dir
-from proxy.doctor.running import Running, running_on
+from proxy.doctor.running import Running, name_of, running_on
 from proxy.errors import UserError
 from proxy.mlflow_server.output import masking, secrets_of
 from proxy.settings import Loaded, Settings, load
@@ -91,7 +91,7 @@ def open_case(options: Mapping[str, str], asked: Asked) -> Case:
     """Read the settings: as the service does that runs on the data directory, where one does and its process
     can be looked into, else from this shell. What can't be read is left out and told.
 
-    Raises UserError where nothing can be read at all.
+    Raises UserError where nothing can be read at all, and where root would have to believe another user.
     """
     environ: Mapping[str, str] = os.environ
     directory = Path.cwd()
@@ -102,6 +102,14 @@ def open_case(options: Mapping[str, str], asked: Asked) -> Case:
     else:
         data = Path(named).absolute()
     service = running_on(data)
+    user = None if service is None else service.user
+    if user and os.geteuid() == 0:
+        # That user says which process is asked, and what is in its environment: PYTHONPATH, say.
+        name = name_of(user)
+        raise UserError(
+            f"the service on {data} runs as {name}, and root is not to run what {name}'s environment says: "
+            f"sudo -u {name} mlflow-proxy doctor --data-dir {data}"
+        )
     as_service = False
     if service is not None and service.environ is not None and service.directory is not None:
         environ, directory, as_service = service.environ, service.directory, True

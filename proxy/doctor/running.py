@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pwd
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,14 @@ class Running:
                 if line.startswith(name):
                     return int(line.removeprefix(name).split()[0])
         return None
+
+
+def name_of(user: int) -> str:
+    """A user's name, or what sudo takes for one that has none."""
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"#{user}"
 
 
 def running_on(directory: Path) -> Running | None:

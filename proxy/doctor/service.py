@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import http.client
 import os
-import pwd
 import re
 import ssl
 from collections.abc import Iterator
 
 from proxy.doctor.case import Case
 from proxy.doctor.result import Result, failure, ok, skipped, warning
-from proxy.doctor.running import Running, visit
+from proxy.doctor.running import Running, name_of, visit
 from proxy.errors import UserError
 from proxy.settings import Settings
 
@@ -39,9 +38,9 @@ def service(case: Case) -> Iterator[Result]:
     if user is not None and user != us:
         yield warning(
             "user",
-            f"it runs as {_name(user)}, and the doctor as {_name(us)}: what is told of rights on files is "
-            "the latter's",
-            f"sudo -u {_name(user)} mlflow-proxy doctor",
+            f"it runs as {name_of(user)}, and the doctor as {name_of(us)}: what is told of rights on files "
+            "is the latter's",
+            f"sudo -u {name_of(user)} mlflow-proxy doctor",
         )
     yield from _asked(case, running)
     files = running.limit("Max open files")
@@ -57,13 +56,6 @@ def service(case: Case) -> Iterator[Result]:
 def here(settings: Settings) -> tuple[str, int]:
     """Where it listens, as this machine reaches it."""
     return _EVERY_ADDRESS.get(settings.host, settings.host), settings.port
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"user id {user}"
 
 
 def _asked(case: Case, running: Running) -> Iterator[Result]:
