@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from proxy.backup.streams import Stored
 FORMAT = 1
 FOLDER = "sets/"
 FILE = "manifest.json"
+NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+"""Of a set (`new_name`); what has another lies there by somebody else's doing."""
 
 
 class NoManifest(ValueError):
@@ -142,7 +145,7 @@ def parse(data: bytes, where: str) -> Manifest:
         if digest != _digest(told):
             raise NoManifest(f"{where} was changed: its digest is another")
         artifacts = told["artifacts"]
-        return Manifest(
+        found = Manifest(
             told["set"],
             told["moment"],
             told["began"],
@@ -154,6 +157,8 @@ def parse(data: bytes, where: str) -> Manifest:
             None if artifacts is None else ArtifactsEntry(**artifacts),
             tuple(Stored(**part) for part in told["parts"]),
         )
+        _check(found)
+        return found
     except NoManifest:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -163,6 +168,22 @@ def parse(data: bytes, where: str) -> Manifest:
 def new_name(now: float) -> str:
     """A set's name: its beginning in UTC, and what tells two of one second apart."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{secrets.token_hex(3)}"
+
+
+def _check(manifest: Manifest) -> None:
+    """Whoever wrote it can have given it its digest. Raises ValueError where nothing can be made of it."""
+    entries = [*manifest.databases, *([manifest.artifacts] if manifest.artifacts else [])]
+    wanted = {entry.part for entry in entries}
+    if manifest.artifacts is not None and manifest.artifacts.copies:
+        wanted.add(manifest.artifacts.copies)
+    numbers = [
+        manifest.moment,
+        *(number for part in manifest.parts for number in (part.bytes, part.plain_bytes)),
+    ]
+    if not wanted <= {part.name for part in manifest.parts} or not all(
+        isinstance(number, int | float) for number in numbers
+    ):
+        raise ValueError
 
 
 def _database(told: dict[str, Any]) -> DatabaseEntry:

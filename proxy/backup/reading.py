@@ -57,7 +57,7 @@ def names(place: Place) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for entry in place.entries(manifests.FOLDER):
         name, _, file = entry.name.removeprefix(manifests.FOLDER).partition("/")
-        if file:
+        if file and manifests.NAME.fullmatch(name):
             found[name] = found.get(name, False) or file == manifests.FILE
     return dict(sorted(found.items()))
 
@@ -153,11 +153,13 @@ def copy_names(place: Place, entry: ArtifactsEntry, manifest: Manifest) -> Itera
             yield line.decode()
 
 
-def lines(reader: sealing.Reading) -> Iterator[bytes]:
+def lines(reader: Reader) -> Iterator[bytes]:
     left = b""
     while data := reader.read(_LINE):
         *whole, left = (left + data).split(b"\n")
         yield from whole
+        if len(left) > _LINE:  # no path is that long: it would be held in memory to its end
+            raise reader.broken("it was changed")
     if left:
         yield left
 
@@ -174,4 +176,7 @@ def _read(place: Place, name: str) -> Manifest | None:
     found = place.get(file)
     if found is None:
         return None
-    return manifests.parse(found[0], f"{place.text}/{file}")
+    read = manifests.parse(found[0], f"{place.text}/{file}")
+    if read.set != name:
+        raise NoManifest(f"{place.text}/{file} was changed: it is that of the set {read.set}")
+    return read
