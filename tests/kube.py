@@ -1,8 +1,13 @@
-"""What the tests of k8s/ have in common: the overlays as kustomize renders them, and what a pod may do."""
+"""What the tests of k8s/ have in common: the overlays as kustomize puts them together, and what a pod may do.
+
+They read what is kept in tests/rendered/, as neither Debian nor PyPI nor npm has kustomize. It is made anew,
+where one is installed, by `python tests/kube.py`; that it is of k8s/ as it stands is known by a digest."""
 
 from __future__ import annotations
 
+import copy
 import functools
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,9 +18,12 @@ import pytest
 import yaml
 
 K8S = Path(__file__).parents[1] / "k8s"
+KEPT = Path(__file__).parent / "rendered"
 OVERLAYS = ("local", "production")
 VERSIONS = ("1.30", "1.34", "1.37")
 """Of Kubernetes, as docs/kubernetes.md has them: the oldest, one between, the newest."""
+MADE = "mlflow-prometheusrule.yaml"
+"""A copy of monitoring/'s rules, which changes with those alone: it is not kept, and not in the digest."""
 
 Document = dict[str, Any]
 
@@ -32,26 +40,61 @@ def _program() -> list[str] | None:
 
 PROGRAM = _program()
 needs_kustomize = pytest.mark.skipif(
-    PROGRAM is None, reason="not installed: kubectl 1.27 or newer, or kustomize"
+    PROGRAM is None, reason="not installed: kubectl 1.27 or newer, or kustomize 5"
 )
 
 
-@functools.cache
-def kustomized(folder: Path) -> str:
-    """What is applied by `kubectl apply -k`."""
-    assert PROGRAM is not None
+def kustomized(folder: Path) -> list[str]:
+    """What is applied by `kubectl apply -k`, a text a document."""
+    assert PROGRAM is not None, "neither kustomize 5 nor kubectl 1.27 or newer is installed"
     done = subprocess.run([*PROGRAM, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
-    return done.stdout
+    return done.stdout.split("\n---\n")
 
 
-def documents(folder: Path) -> list[Document]:
-    return [one for one in yaml.safe_load_all(kustomized(folder)) if one]
+def is_made(document: Document) -> bool:
+    return (document["kind"], document["metadata"]["name"]) == ("PrometheusRule", "mlflow-proxy")
+
+
+def digest() -> str:
+    """Of all that kustomize reads."""
+    found = hashlib.sha256()
+    for file in sorted(K8S.rglob("*.yaml")):
+        if file.name != MADE:
+            found.update(f"{file.relative_to(K8S)}\0{file.read_text()}\0".encode())
+    return found.hexdigest()
+
+
+def _keep() -> None:
+    for name in OVERLAYS:
+        texts = [
+            one.strip() for one in kustomized(K8S / "overlays" / name) if not is_made(yaml.safe_load(one))
+        ]
+        head = (
+            f"# k8s/overlays/{name} as kustomize puts it together, without {MADE}.\n"
+            f"# Made by `python tests/kube.py` of files with the digest {digest()}: change those.\n"
+        )
+        (KEPT / f"{name}.yaml").write_text(head + "\n---\n".join(texts) + "\n")
+
+
+def kept(name: str) -> str:
+    """An overlay's manifests. Fails where they are not those of the files as they stand."""
+    text = (KEPT / f"{name}.yaml").read_text()
+    assert digest() in text.partition("\napiVersion:")[0], (
+        "k8s/ was changed after tests/rendered/ was made of it: run `python tests/kube.py`, for which "
+        "kustomize 5 or kubectl 1.27 or newer is needed"
+    )
+    return text
+
+
+@functools.cache
+def _overlay(name: str) -> list[Document]:
+    return list(yaml.safe_load_all(kept(name)))
 
 
 def overlay(name: str) -> list[Document]:
-    return documents(K8S / "overlays" / name)
+    return copy.deepcopy(_overlay(name))
 
 
 def written(file: str) -> list[Document]:
@@ -147,3 +190,7 @@ def violations(pod: Document) -> list[str]:
             if bad
         ]
     return wrong
+
+
+if __name__ == "__main__":
+    _keep()

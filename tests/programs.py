@@ -10,9 +10,11 @@ import pytest
 
 SKIPPED_IN_CI: frozenset[str] = frozenset(
     {
-        "test_k8s.py::*",
-        "test_render.py::*",
-        "test_k8s_ci.py::test_a_deployment_is_a_commit_to_the_repository_of_manifests",
+        "test_k8s.py::test_checkov_finds_nothing_that_is_not_explained_in_place",
+        "test_k8s.py::test_kustomize_itself_refuses_several_replicas_without_a_databases_server",
+        "test_k8s.py::test_kustomize_makes_of_an_overlay_what_is_kept",
+        "test_render.py::test_a_store_that_stands_in_the_overlay_is_added_by_kustomize",
+        "test_render.py::test_with_kustomize_itself_it_is_the_same",
     }
 )
 """Tests (`file.py::test`, or all of a file: `file.py::*`) that may be skipped where CI=true; docs/testing.md

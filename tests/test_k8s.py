@@ -1,46 +1,44 @@
-"""The Kubernetes manifests: what schemas say of them, and what schemas don't see."""
+"""The Kubernetes manifests: what schemas say of them, and what schemas don't see (pods by themselves:
+test_k8s_pods.py)."""
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import re
 import shutil
 import subprocess
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from click.testing import CliRunner
 from kube import (
     K8S,
+    MADE,
     OVERLAYS,
     PROGRAM,
     VERSIONS,
     containers,
-    documents,
     environment,
+    is_made,
+    kept,
+    kustomized,
     mounted_secrets,
     needs_kustomize,
     of,
     overlay,
     selects,
     templates,
-    violations,
     written,
 )
 from programs import needs
 
-from proxy.operations import OWN
-from proxy.runtime_dir import LONGEST_NAME, PREFIX, SOCKET_LIMIT
-from proxy.serve import LEAST_GRACE, THREAD_SECONDS
+from proxy.cli import main
 from proxy.settings import load
 from proxy.settings.names import FILE_PASSTHROUGH
 from proxy.settings.variables import FILE_NAMES, KNOWN
 
-pytestmark = needs_kustomize
 CUSTOM = {
     "ServiceMonitor",
     "PrometheusRule",
@@ -56,6 +54,14 @@ EXAMPLES = {
     for one in written(file)
 }
 HEX = "0123456789abcdef" * 4
+
+
+@needs_kustomize
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_kustomize_makes_of_an_overlay_what_is_kept(name: str) -> None:
+    made = [yaml.safe_load(text) for text in kustomized(K8S / "overlays" / name)]
+    assert [one for one in made if not is_made(one)] == list(yaml.safe_load_all(kept(name)))
+    assert len(made) == len(overlay(name)) + (name == "production")
 
 
 def mlflow_variables() -> set[str]:
@@ -156,37 +162,6 @@ def test_selectors_match_the_servers_pods_and_no_others(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_ports_and_probes_are_those_of_the_program(name: str) -> None:
-    found = overlay(name)
-    (server,) = of(found, "StatefulSet")
-    (container,) = server["spec"]["template"]["spec"]["containers"]
-    (port,) = container["ports"]
-    assert environment(found, container)["MLFLOW_PORT"] == str(port["containerPort"])
-    for service in of(found, "Service"):
-        assert [one["targetPort"] for one in service["spec"]["ports"]] == [port["name"]]
-    asked = {what: container[f"{what}Probe"]["httpGet"] for what in ("startup", "liveness", "readiness")}
-    assert {one["port"] for one in asked.values()} == {port["name"]}
-    paths = {what: one["path"] for what, one in asked.items()}
-    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
-    assert {"livez", "readyz", "metrics"} <= set(OWN)
-    assert {one["spec"]["endpoints"][0]["path"] for one in of(found, "ServiceMonitor")} <= {"/metrics"}
-    assert not any("scheme" in one for one in asked.values()), "PROXY_TLS is off there"
-    assert environment(found, container)["PROXY_TLS"] == "off"
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_a_pod_is_given_longer_than_its_drain(name: str) -> None:
-    found = overlay(name)
-    (server,) = of(found, "StatefulSet")
-    pod = server["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drain = float(environment(found, container)["PROXY_GRACE_SECONDS"])
-    assert pod["terminationGracePeriodSeconds"] >= before + drain + LEAST_GRACE + THREAD_SECONDS + 10
-    assert before >= 5
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_variable_is_a_setting_or_mlflows(name: str) -> None:
     known = KNOWN.keys() | FILE_NAMES.keys() | mlflow_variables()
     found = overlay(name)
@@ -196,6 +171,20 @@ def test_every_variable_is_a_setting_or_mlflows(name: str) -> None:
         for container in containers(template["spec"]):
             ours = {name for name in environment(found, container) if name.startswith(("PROXY_", "MLFLOW_"))}
             assert ours <= known, where
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_each_containers_command_is_one_of_the_programs(name: str) -> None:
+    """An option that it does not know is told before `--help` is."""
+    found = overlay(name)
+    asked = {}
+    for where, template in templates(found):
+        for container in containers(template["spec"]):
+            if "args" in container:
+                done = CliRunner().invoke(main, [*container["args"], "--help"])
+                assert done.exit_code == 0, f"{where}: {done.output}"
+                asked[where, container["name"]] = container["args"][0]
+    assert set(asked.values()) == ({"serve"} if name == "local" else {"serve", "migrate", "backup", "drill"})
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -278,164 +267,6 @@ def test_the_stores_make_the_same_secret() -> None:
     assert login["spec"]["kubernetes"]["serviceAccount"] == "mlflow"
 
 
-def test_each_store_can_be_added_to_production(tmp_path: Path) -> None:
-    for store, kind in (("external-secrets", "ExternalSecret"), ("vault", "VaultStaticSecret")):
-        folder = tmp_path / store
-        folder.mkdir()
-        there = f"{'../' * len(folder.parts)}{str(K8S).lstrip('/')}"
-        (folder / "kustomization.yaml").write_text(
-            f"resources: [{there}/overlays/production]\ncomponents: [{there}/components/{store}]\n"
-        )
-        assert of(documents(folder), kind)
-
-
-def quantity(text: Any) -> Decimal:
-    """Kubernetes' own format (apimachinery, pkg/api/resource: Quantity)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(m|k|M|G|T|Ki|Mi|Gi|Ti)?", str(text))
-    assert match is not None, text
-    powers = {"m": Decimal("0.001"), "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-    powers |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-    return Decimal(match[1]) * powers[match[2] or ""]
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_quantities_are_numbers_and_what_is_asked_for_is_within_the_limit(name: str) -> None:
-    found = overlay(name)
-    for where, template in templates(found):
-        pod = template["spec"]
-        scratch = sum(quantity(one["emptyDir"]["sizeLimit"]) for one in pod["volumes"] if "emptyDir" in one)
-        for container in containers(pod):
-            asked, most = container["resources"]["requests"], container["resources"]["limits"]
-            assert set(asked) == set(most) == {"cpu", "memory", "ephemeral-storage"}, where
-            assert all(quantity(asked[one]) <= quantity(most[one]) for one in asked), where
-        # Or a pod would be evicted before its volumes are full.
-        assert scratch <= max(
-            quantity(one["resources"]["limits"]["ephemeral-storage"]) for one in pod["containers"]
-        )
-    for claim in of(found, "StatefulSet")[0]["spec"]["volumeClaimTemplates"]:
-        assert quantity(claim["spec"]["resources"]["requests"]["storage"]) > 0
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_pods_keep_to_the_restricted_standard_and_to_less(name: str) -> None:
-    found = overlay(name)
-    assert [one["automountServiceAccountToken"] for one in of(found, "ServiceAccount")] == [False]
-    assert not [one["kind"] for one in found if "Role" in one["kind"]]
-    for where, template in templates(found):
-        pod = template["spec"]
-        assert violations(pod) == [], where
-        assert pod["automountServiceAccountToken"] is False, where
-        assert pod["enableServiceLinks"] is False, where
-        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 1001, where
-        for container in containers(pod):
-            assert container["securityContext"]["readOnlyRootFilesystem"] is True, where
-            assert re.search(r":\d+\.\d+\.\d+$|@sha256:", container["image"]), where
-
-
-def test_the_check_of_the_standard_finds_what_breaks_it() -> None:
-    (server,) = of(overlay("production"), "StatefulSet")
-    good = server["spec"]["template"]["spec"]
-
-    def broken(change: str) -> list[str]:
-        pod = copy.deepcopy(good)
-        exec(change, {"pod": pod, "one": pod["containers"][0]})
-        return violations(pod)
-
-    for change in (
-        "pod['hostNetwork'] = True",
-        "pod['volumes'].append({'name': 'x', 'hostPath': {'path': '/'}})",
-        "pod['securityContext'].pop('runAsNonRoot')",
-        "pod['securityContext'].pop('seccompProfile')",
-        "pod['securityContext']['runAsUser'] = 0",
-        "one['securityContext']['allowPrivilegeEscalation'] = True",
-        "one['securityContext'].pop('capabilities')",
-        "one['securityContext']['capabilities']['add'] = ['SYS_ADMIN']",
-        "one['securityContext']['privileged'] = True",
-        "one['ports'][0]['hostPort'] = 80",
-        "pod['initContainers'][0].pop('securityContext')",
-    ):
-        assert broken(change) != [], change
-    assert broken("pass") == []
-
-
-@pytest.mark.parametrize("name", OVERLAYS)
-def test_what_is_written_to_is_a_volume(name: str) -> None:
-    found = overlay(name)
-    for where, template in templates(found):
-        pod = template["spec"]
-        for container in pod["containers"]:
-            written_to = {
-                mount["mountPath"]
-                for mount in container["volumeMounts"]
-                if not mount.get("readOnly") and mount["name"] != "secrets"
-            }
-            given = environment(found, container)
-            for variable in ("PROXY_DATA_DIR", "PROXY_RUNTIME_DIR", "HOME"):
-                path = Path(given[variable])
-                assert any(path.is_relative_to(one) for one in written_to), f"{where}: {variable}"
-            assert "/tmp" in written_to, where
-    (server,) = of(found, "StatefulSet")
-    runtime = environment(found, server["spec"]["template"]["spec"]["containers"][0])["PROXY_RUNTIME_DIR"]
-    assert len(f"{runtime}/{PREFIX}12345678/{LONGEST_NAME}") <= SOCKET_LIMIT
-
-
-def flows(found: list[dict[str, Any]], labels: dict[str, str], way: str) -> set[tuple[str, str, Any]] | None:
-    """Who may, as the policies that select such a pod add up; None: anybody, as none does."""
-    result: set[tuple[str, str, Any]] | None = None
-    for policy in of(found, "NetworkPolicy"):
-        spec = policy["spec"]
-        if way.capitalize() not in spec["policyTypes"] or not selects(spec["podSelector"], labels):
-            continue
-        result = result or set()
-        for rule in spec.get(way) or ():
-            peers, ports = rule["from" if way == "ingress" else "to"], rule["ports"]
-            assert peers, "an empty list is everybody"
-            assert ports, "an empty list is every port"
-            for peer in peers:
-                if "ipBlock" in peer:
-                    who = peer["ipBlock"]["cidr"]
-                else:
-                    namespace, pods = (
-                        peer[key]["matchLabels"] for key in ("namespaceSelector", "podSelector")
-                    )
-                    who = f"{namespace['kubernetes.io/metadata.name']}/{','.join(pods.values())}"
-                result |= {(who, port["protocol"], port["port"]) for port in ports}
-    return result
-
-
-DNS = {("kube-system/kube-dns", "UDP", 53), ("kube-system/kube-dns", "TCP", 53)}
-DATABASE, STORAGE = ("192.0.2.10/32", "TCP", 5432), ("198.51.100.0/25", "TCP", 443)
-PROVIDER, BACKUPS = ("203.0.113.0/24", "TCP", 443), ("198.51.100.128/25", "TCP", 443)
-SCRATCH = ("192.0.2.20/32", "TCP", 5432)
-INGRESS, PROMETHEUS = ("ingress-nginx/ingress-nginx", "TCP", "http"), ("monitoring/prometheus", "TCP", "http")
-
-
-def test_the_network_policies_admit_exactly_these_flows() -> None:
-    expected = {
-        "local": {"StatefulSet/mlflow": ({INGRESS}, DNS)},
-        "production": {
-            "StatefulSet/mlflow": ({INGRESS, PROMETHEUS}, {*DNS, DATABASE, STORAGE, PROVIDER}),
-            "Job/mlflow-migrate": (set(), {*DNS, DATABASE, STORAGE}),
-            "CronJob/mlflow-backup": (set(), {*DNS, DATABASE, STORAGE, BACKUPS}),
-            "CronJob/mlflow-drill": (set(), {*DNS, DATABASE, STORAGE, BACKUPS, SCRATCH}),
-        },
-    }
-    for name, wanted in expected.items():
-        found = overlay(name)
-        labels = {where: template["metadata"]["labels"] for where, template in templates(found)}
-        assert {
-            where: (flows(found, one, "ingress"), flows(found, one, "egress"))
-            for where, one in labels.items()
-        } == wanted
-        ports = {
-            port["name"]
-            for _, template in templates(found)
-            for container in template["spec"]["containers"]
-            for port in container.get("ports", ())
-        }
-        assert ports == {"http"}
-
-
 def test_several_replicas_share_a_server_and_no_pod_migrates() -> None:
     found = overlay("production")
     (server,) = of(found, "StatefulSet")
@@ -457,6 +288,7 @@ def test_several_replicas_share_a_server_and_no_pod_migrates() -> None:
     assert of(overlay("local"), "HorizontalPodAutoscaler") == []
 
 
+@needs_kustomize
 @pytest.mark.parametrize("name", ["MLFLOW_BACKEND_STORE_URI_FILE", "PROXY_DATABASE_URL_FILE"])
 def test_kustomize_itself_refuses_several_replicas_without_a_databases_server(
     tmp_path: Path, name: str
@@ -492,7 +324,8 @@ def test_checkov_finds_nothing_that_is_not_explained_in_place(name: str, tmp_pat
 
 @needs("promtool")
 def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
-    for rule in of(overlay("production"), "PrometheusRule"):
+    folder = "components/monitoring"
+    for rule in (*written(f"{folder}/{MADE}"), *written(f"{folder}/mlflow-jobs-prometheusrule.yaml")):
         path = tmp_path / f"{rule['metadata']['name']}.yml"
         path.write_text(yaml.safe_dump(rule["spec"]))
         done = subprocess.run(["promtool", "check", "rules", path], capture_output=True, text=True)

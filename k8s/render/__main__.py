@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +22,62 @@ ROOT = Path(__file__).parents[2]
 
 
 def kustomized(folder: Path) -> list[dict[str, Any]]:
-    """What `kustomize build` makes of it. Raises UserError with what it says."""
+    """What `kustomize build` makes of it. Raises UserError with what is wrong."""
     program = shutil.which("kustomize")
     command = [program, "build"] if program else [shutil.which("kubectl") or "", "kustomize"]
     if not command[0]:
         raise UserError("neither kustomize nor kubectl is installed: one of them puts the overlays together")
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{folder}: {done.stderr.strip()}")
+        # Of a file that is not YAML it says neither the line nor always the name.
+        said = re.sub(r'^E\d{4} .*?"command failed" err=', "", " ".join(done.stderr.split())).strip('<>" ')
+        raise UserError("\n".join(_not_yaml(folder.parents[1])) or f"{folder}: {said}")
     return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def _not_yaml(folder: Path) -> Iterator[str]:
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            list(yaml.safe_load_all(file.read_text()))
+        except yaml.MarkedYAMLError as error:
+            line = f"line {error.problem_mark.line + 1} " if error.problem_mark else ""
+            yield f"{file}: {line}is not YAML ({error.problem})"
+        except (yaml.YAMLError, UnicodeDecodeError):
+            yield f"{file}: is not YAML"
 
 
 def render(args: argparse.Namespace) -> str:
     """The whole text. Raises UserError with a line for each thing that is wrong; nothing is written then."""
     overlays = args.k8s / "overlays"
     folder = overlays / args.environment
-    if not (folder / "kustomization.yaml").is_file():
+    if folder.parent != overlays or not (folder / "kustomization.yaml").is_file():
         known = ", ".join(sorted(path.parent.name for path in overlays.glob("*/kustomization.yaml")))
         raise UserError(
             f"there is no {folder}/kustomization.yaml (there is: {known}): copy the overlay that is nearest"
         )
     given = read_given(args.environment, args.settings, args.env_file)
+    if given.problems:  # what they would have said is missing, and would be told a second time
+        raise UserError("\n".join(given.problems))
     manifests = Manifests(kustomized(folder))
-    problems = [*given.problems, *manifests.take(given)]
-    if args.image:
+    problems = manifests.take(given)
+    if args.image is not None:
         problems += manifests.set_image(args.image)
     problems += problems_of(manifests, given, set(args.existing_secret))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     manifests.finish(with_secrets=args.with_secrets)
     return yaml.safe_dump_all(manifests.documents, sort_keys=False, width=110, allow_unicode=True)
+
+
+def put(path: Path, text: str) -> None:
+    """At once, and for nobody else's eyes, as there may be Secrets in it. Raises UserError."""
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.touch(mode=0o600)
+        beside.write_text(text)
+        beside.rename(path)
+    except OSError as error:
+        raise UserError(f"--output {path}: can't be written: {error.strerror}") from None
 
 
 def main() -> None:
@@ -78,21 +106,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a file, instead of standard output")
     parser.add_argument("--k8s", type=Path, default=ROOT / "k8s", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    args.settings = args.settings or ROOT / "config" / f"settings.{args.environment}.yaml"
-    args.env_file = args.env_file or ROOT / "config" / f"{args.environment}.env"
     try:
+        for option, path in (("--settings", args.settings), ("--env-file", args.env_file)):
+            if path is not None and not path.exists():
+                raise UserError(f"{option} {path}: there is no such file")
+        args.settings = args.settings or ROOT / "config" / f"settings.{args.environment}.yaml"
+        args.env_file = args.env_file or ROOT / "config" / f"{args.environment}.env"
         text = render(args)
+        if args.output:
+            put(args.output, text)
+        else:
+            sys.stdout.write(text)
     except UserError as error:
         for line in str(error).splitlines():
             print(f"render: {line}", file=sys.stderr)
         sys.exit(1)
-    if args.output:
-        beside = args.output.with_name(args.output.name + ".new")
-        beside.touch(mode=0o600)
-        beside.write_text(text)
-        beside.rename(args.output)
-    else:
-        sys.stdout.write(text)
 
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -13,11 +14,16 @@ from urllib.parse import urlsplit
 
 from given import Given
 
+from proxy.errors import UserError
+
 Document = dict[str, Any]
 
 CONFIG, SECRET = "mlflow-config", "mlflow-secret"
 BACKUP_CONFIG, BACKUP_SECRET = "mlflow-backup-config", "mlflow-backup-secret"
 DRILL_SECRET = "mlflow-drill-secret"  # noqa: S105 - its name
+IMAGE = re.compile(
+    r"[a-z0-9][a-z0-9._:/-]*?(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]*))?(?P<digest>@sha256:[0-9a-f]{64})?"
+)
 MARK = "mlflow-proxy/config"
 """The annotation by which pods are started anew when what they are configured with has changed."""
 
@@ -92,16 +98,20 @@ class Manifests:
         return problems
 
     def values_of(self, secret: str) -> dict[str, str] | None:
-        """What is known to be in it, by key; None where nothing here makes it."""
+        """What is known to be in it, by key; None where nothing here makes it. Raises UserError."""
         for one in (*self._made, *self.of("Secret", secret)):
             if one["metadata"]["name"] == secret:
-                return {**one.get("data", {}), **one.get("stringData", {})}
+                coded = one.get("data") or {}
+                return {key: _decoded(secret, key, coded[key]) for key in coded} | (
+                    one.get("stringData") or {}
+                )
         return None
 
     def set_image(self, image: str) -> list[str]:
         """Have all of our containers run that one."""
-        tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
-        if re.search(r"@sha256:[0-9a-f]{64}$", image) is None and tag in ("", "latest"):
+        if (parts := IMAGE.fullmatch(image)) is None:
+            return [f"--image {image!r}: is no image: write NAME:VERSION or NAME@sha256:…"]
+        if parts["digest"] is None and parts["tag"] in (None, "latest"):
             return [f"--image {image}: name a version or, better, a digest (NAME@sha256:…); `latest` is any"]
         for container in self.containers():
             container.spec["image"] = image
@@ -156,7 +166,7 @@ class Manifests:
         found: dict[str, str] = {}
         for source in container.get("envFrom", ()):
             for one in self.of("ConfigMap", source.get("configMapRef", {}).get("name", "")):
-                found |= one.get("data", {})
+                found |= one.get("data") or {}
         return found | {one["name"]: one["value"] for one in container.get("env", ()) if "value" in one}
 
     def _folder_of(self, secret: str) -> str:
@@ -172,14 +182,28 @@ class Manifests:
                 return {"namespace": one["metadata"]["namespace"]}
         return {}
 
+    def host(self) -> str | None:
+        """PROXY_PUBLIC_URL's."""
+        for config in self.of("ConfigMap", CONFIG):
+            return urlsplit((config.get("data") or {}).get("PROXY_PUBLIC_URL", "")).hostname
+        return None
+
     def _set_host(self) -> None:
         """The public URL's into the Ingress, as the overlay's replacement does before it is known here."""
-        for config in self.of("ConfigMap", CONFIG):
-            host = urlsplit(config.get("data", {}).get("PROXY_PUBLIC_URL", "")).hostname
-            for ingress in self.of("Ingress") if host else ():
-                ingress["spec"]["rules"][0]["host"] = host
-                for tls in ingress["spec"].get("tls", ())[:1]:
-                    tls["hosts"] = [host]
+        host = self.host()
+        for ingress in self.of("Ingress") if host else ():
+            ingress["spec"]["rules"][0]["host"] = host
+            for tls in ingress["spec"].get("tls", ())[:1]:
+                tls["hosts"] = [host]
+
+
+def _decoded(secret: str, key: str, text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode()
+    except ValueError:
+        raise UserError(
+            f"Secret/{secret}, data.{key}: is no base64 of text; stringData takes it as it is"
+        ) from None
 
 
 def pod_of(document: Document) -> Document | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import tempfile
 from collections.abc import Iterator
@@ -34,22 +33,34 @@ SHARED = ("PROXY_COOKIE_SECRET", "MLFLOW_CRYPTO_KEK_PASSPHRASE", "MLFLOW_WEBHOOK
 def problems_of(manifests: Manifests, given: Given, existing: set[str]) -> list[str]:
     """A line for each; none shows a secret."""
     problems = [*_placeholders(manifests, given), *_missing(manifests, existing)]
-    for container in manifests.containers():
-        if container.spec.get("args"):
-            problems += _settings(manifests, container)
-    return problems
+    several: list[str] = []
+    mistakes: dict[str, str] = {}
+    # What several of them say is said of the first, and the server's is that.
+    for container in sorted(manifests.containers(), key=lambda one: one.spec.get("args") != ["serve"]):
+        if not container.spec.get("args"):
+            continue
+        try:
+            loaded = _loaded(manifests, container)
+        except UserError as error:
+            for line in str(error).splitlines():
+                mistakes.setdefault(line, container.where)
+        else:
+            if container.spec["args"][0] == "serve":
+                several += _for_several(manifests.replicas(), loaded)
+    return [*problems, *several, *(f"{where}: {line}" for line, where in mistakes.items())]
 
 
 def _placeholders(manifests: Manifests, given: Given) -> Iterator[str]:
     for name, text in given.secrets.items():
         if PLACEHOLDER.search(text):
             yield f"{name} ({given.origin[name]}): is still a placeholder"
+    told = manifests.host()  # with PROXY_PUBLIC_URL, where the Ingress has it from
     for one in manifests.documents:
         where = f"{one['kind']}/{one['metadata']['name']}"
         if one["kind"] == "PrometheusRule":
             continue
         for path, text in _scalars(one):
-            if PLACEHOLDER.search(text):
+            if PLACEHOLDER.search(text) and text != told:
                 shown = "" if one["kind"] == "Secret" else f"{text[:100]!r} "
                 yield f"{where}, {path}: {shown}is still a placeholder"
 
@@ -110,8 +121,8 @@ def _promised(manifests: Manifests) -> dict[str, set[str]]:
     return found
 
 
-def _settings(manifests: Manifests, container: Container) -> list[str]:
-    """What the program itself would say at its start with that environment."""
+def _loaded(manifests: Manifests, container: Container) -> Loaded:
+    """With that environment. Raises UserError with what the program itself would say at its start."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {}
         for name, value in container.environment.items():
@@ -127,20 +138,17 @@ def _settings(manifests: Manifests, container: Container) -> list[str]:
             if loaded.settings.password is not None:
                 first_start.check_password(loaded.settings)
         except UserError as error:
-            folders = {secret: folder for folder, (secret, _) in container.mounts.items()}
             lines = str(error)
-            for secret, folder in folders.items():
+            for folder, (secret, _) in container.mounts.items():
                 lines = lines.replace(f"{scratch}/{secret}/", f"{folder}/")
-            return [f"{container.where}: {line}" for line in lines.splitlines()]
-        serves = container.spec["args"][0] == "serve"
-        return list(_for_several(manifests.replicas(), loaded)) if serves else []
+            raise UserError(lines) from None
+        return loaded
 
 
 def _value(manifests: Manifests, secret: str, key: str, name: str) -> str:
     values = manifests.values_of(secret) or {}
     if key in values:
-        made = any(one.get("data", {}).get(key) == values[key] for one in manifests.of("Secret", secret))
-        return base64.b64decode(values[key]).decode() if made else values[key]
+        return values[key]
     return _UNKNOWN_URI if name.endswith(("_URI", "DATABASE_URL")) else _UNKNOWN
 
 
