@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from kube import K8S, needs_kustomize
+from kube import K8S
 from test_render import IMAGE, Team
 
 ROOT = K8S.parent
 CI = ROOT / "ops" / "ci_cd"
+AUTHOR = ("-c", "user.name=t", "-c", "user.email=t@localhost")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -89,44 +91,96 @@ def test_the_image_is_built_with_the_arguments_that_its_file_has(tmp_path: Path)
     assert "set it to the name of the image" in done.stderr
 
 
-def test_only_what_signs_is_given_the_login_and_the_identity(tmp_path: Path) -> None:
-    (tmp_path / "ops" / "ci_cd").mkdir(parents=True)
-    shutil.copy(CI / "image", tmp_path / "ops" / "ci_cd")
-    (tmp_path / "build" / "image").mkdir(parents=True)
-    (tmp_path / "build" / "image" / "reference").write_text(IMAGE)
-    # No engine: it notes what it was asked for.
-    (tmp_path / "bin").mkdir()
-    docker = tmp_path / "bin" / "docker"
-    docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
-    docker.chmod(0o755)
-    for step in ("scan", "sbom", "sign"):
-        subprocess.run(
-            [tmp_path / "ops" / "ci_cd" / "image", step],
-            env={
-                "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
-                "HOME": str(tmp_path),
-                "IMAGE": "mlflow-proxy",
-                "VERSION": "1",
-                "COSIGN_IMAGE": "cosign:1",
-                "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s",
-            },
-            check=True,
-        )
-    asked = (tmp_path / "asked").read_text().splitlines()
-    trusted = [any(one in line for one in ("/auth", "ID_TOKEN")) for line in asked]
-    assert [line.split("build/image ")[-1].split()[0] for line in asked[:2]] == [
-        "aquasec/trivy:0.67.2",
-        "anchore/syft:v1.33.0",
-    ]
-    assert trusted == [False, False, True, True]
-
-
 def git(folder: Path, *command: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, check=True)
     return done.stdout
 
 
-@needs_kustomize
+DOCKER = """#!/bin/sh
+# No engine: it notes what it was asked for, and has pushed what it was asked to push.
+echo "$@" >>"$0.asked"
+[ "$1" != inspect ] || printf '%s\\n' "elsewhere/mlflow-proxy@sha256:0" $PUSHED
+"""
+
+
+class Image:
+    """ops/ci_cd/image in a project of its own, with nothing but that docker."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.docker = folder / "bin" / "docker"
+        self.docker.parent.mkdir()
+        self.docker.write_text(DOCKER)
+        self.docker.chmod(0o755)
+        (folder / "ops" / "ci_cd").mkdir(parents=True)
+        shutil.copy(CI / "image", folder / "ops" / "ci_cd")
+        git(folder, "init", "--quiet")
+        git(folder, *AUTHOR, "commit", "--quiet", "--allow-empty", "--message", "empty")
+
+    def run(self, step: str, **given: str) -> subprocess.CompletedProcess[str]:
+        environment = {
+            "PATH": f"{self.docker.parent}:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "IMAGE": IMAGE.partition("@")[0],
+            "VERSION": "1.2.3",
+            "COSIGN_IMAGE": "cosign:1",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "s",
+            "PUSHED": IMAGE,
+        }
+        return subprocess.run(
+            [self.folder / "ops" / "ci_cd" / "image", step],
+            env=environment | given,
+            capture_output=True,
+            text=True,
+        )
+
+    def asked(self) -> list[str]:
+        return self.docker.with_name("docker.asked").read_text().splitlines()
+
+
+def test_what_was_pushed_is_signed_by_its_digest_and_only_that_sees_login_and_identity(
+    tmp_path: Path,
+) -> None:
+    image = Image(tmp_path)
+    for step in ("build", "scan", "sbom", "push", "sign"):
+        done = image.run(step)
+        assert done.returncode == 0, done.stderr
+    name = f"{IMAGE.partition('@')[0]}:1.2.3"
+    build, save, scan, sbom, push, inspect, sign, attest = image.asked()
+    revision = git(tmp_path, "rev-parse", "HEAD").strip()
+    assert f"--tag {name} --build-arg VERSION=1.2.3 --build-arg REVISION={revision} " in build
+    assert save == f"save --output {tmp_path}/build/image/image.tar {name}"
+    assert " aquasec/trivy:0.67.2 image " in scan
+    assert " anchore/syft:v1.33.0 scan " in sbom
+    assert push == f"push {name}"
+    assert inspect.endswith(name)
+    assert sign.endswith(f" cosign:1 sign --yes {IMAGE}")
+    assert attest.endswith(f"/build/image/sbom.spdx.json {IMAGE}")
+    trusted = [any(one in line for one in ("/auth", "ID_TOKEN")) for line in (scan, sbom, sign, attest)]
+    assert trusted == [False, False, True, True]
+    assert all(f" --user {os.getuid()}:{os.getgid()} " in line for line in (scan, sbom, sign, attest))
+
+
+def test_what_has_no_digest_after_the_push_is_neither_signed_nor_deployed(tmp_path: Path) -> None:
+    image = Image(tmp_path)
+    done = image.run("push", PUSHED="")
+    assert done.returncode == 1
+    assert "has no digest after the push" in done.stderr
+    done = image.run("sign")
+    assert done.returncode != 0
+    assert "nothing was pushed" in done.stderr
+    assert [line for line in image.asked() if "cosign" in line] == []
+    shutil.copy(CI / "deploy", tmp_path / "ops" / "ci_cd")
+    done = subprocess.run(
+        [tmp_path / "ops" / "ci_cd" / "deploy", "production"],
+        env={"PATH": "/usr/bin:/bin", "GITOPS_REPOSITORY": str(tmp_path / "nothing")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "nothing was pushed" in done.stderr
+
+
 def test_a_deployment_is_a_commit_to_the_repository_of_manifests(tmp_path: Path) -> None:
     team = Team(tmp_path)
     # A project whose environment is made already: scripts/setup would install it.
@@ -145,15 +199,14 @@ def test_a_deployment_is_a_commit_to_the_repository_of_manifests(tmp_path: Path)
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch", "main", str(manifests))
     first = tmp_path / "first"
     git(tmp_path, "clone", "--quiet", str(manifests), str(first))
-    author = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-    git(first, *author, "commit", "--quiet", "--allow-empty", "--message", "empty")
+    git(first, *AUTHOR, "commit", "--quiet", "--allow-empty", "--message", "empty")
     git(first, "push", "--quiet", "origin", "HEAD:main")
 
     def deploy() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [tmp_path / "ops" / "ci_cd" / "deploy", "production"],
             env={
-                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "PATH": f"{team.bin}:/usr/local/bin:/usr/bin:/bin",
                 "HOME": str(tmp_path),
                 "GITOPS_REPOSITORY": str(manifests),
                 "EXISTING_SECRETS": "mlflow-drill-secret",
