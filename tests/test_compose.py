@@ -422,9 +422,17 @@ def test_the_proxy_takes_what_the_stack_gives_it(made: Path, tmp_path: Path) -> 
 
 def test_whatever_mlflow_env_says_the_stack_is_reached_as_it_says_itself(made: Path, tmp_path: Path) -> None:
     said = {"MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": "8443", "PROXY_TLS": "on", "PROXY_TRUSTED_PROXIES": ""}
+    said |= {
+        "PROXY_PUBLIC_URL": "https://elsewhere.example.com",
+        "PROXY_METRICS_TOKEN": "not-what-Prometheus-has",
+    }
     environ = compose.env_file(made / "mlflow.env") | said | compose.environment_of("mlflow")
-    environ["PROXY_METRICS_TOKEN_FILE"] = str(made / "docker" / "secrets" / "metrics-token")
+    token = made / "docker" / "secrets" / "metrics-token"
+    environ["PROXY_METRICS_TOKEN_FILE"] = str(token)
     settings = load({}, environ, tmp_path).settings
+    assert settings.public_url == "https://localhost:8443"
+    assert settings.metrics_token is not None
+    assert settings.metrics_token.get_secret_value() == token.read_text().strip()
     assert (settings.host, settings.port, settings.tls) == ("0.0.0.0", 8080, False)
     assert [str(network) for network in settings.trusted_proxies] == ["172.31.250.2/32"]
 

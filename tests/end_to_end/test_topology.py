@@ -34,6 +34,7 @@ from programs import needs
 from service import PASSWORD, USER, Service, free_port, start
 from tap import web_server
 from terminator import Terminator
+from test_healthcheck import asked
 
 from proxy.auth.passwords import hash_password
 
@@ -247,6 +248,12 @@ def test_a_person_signs_in_and_plain_http_is_sent_to_tls(topology: Topology) -> 
         f"http://localhost:{topology.terminator.http}{DELETE}?a=1", allow_redirects=False, timeout=60
     )
     assert (plain.status_code, plain.headers["location"]) == (308, f"{topology.terminator.url}{DELETE}?a=1")
+
+
+def test_the_stack_s_health_check_is_content(topology: Topology) -> None:
+    command = compose.stack()["services"]["mlflow"]["healthcheck"]["test"]
+    assert command[:3] == ["CMD", "mlflow-proxy", "healthcheck"]
+    assert asked(topology.service.folder, *command[3:], **topology.environment) == (0, "ok\n", "")
 
 
 def test_what_is_logged_and_uploaded_is_in_the_database_and_in_the_bucket(topology: Topology) -> None:
