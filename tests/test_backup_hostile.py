@@ -15,6 +15,7 @@ from backup_site import site
 from proxy.backup import manifest as manifests
 from proxy.backup import reading, streams
 from proxy.backup.manifest import ArtifactsEntry, DatabaseEntry, Manifest
+from proxy.backup.places import PlaceFailed
 from proxy.backup.places.tree import Tree
 
 SET = "20260101T000000Z-abcdef"
@@ -53,6 +54,18 @@ def test_what_is_not_ours_beside_the_sets_stays(tmp_path: Path) -> None:
     assert "had broken off" not in said
     assert [path.read_bytes() for path in theirs] == [b"theirs"] * 3
     assert [one.set for one in reading.sets(made.place)] == [made.newest().set]
+
+
+def test_a_link_beside_the_lock_leads_to_no_file_of_ours(tmp_path: Path) -> None:
+    place = Tree(tmp_path / "backups")
+    etag = place.put_new("lock.json", b"one")
+    assert etag is not None
+    ours = tmp_path / "ours"
+    ours.write_bytes(b"precious")
+    (tmp_path / "backups" / ".lock.json.turn").symlink_to(ours)
+    with pytest.raises(PlaceFailed, match=r"lock.json can't be written"):
+        place.exchange("lock.json", b"two", etag)
+    assert ours.read_bytes() == b"precious"
 
 
 def test_a_manifest_in_another_sets_folder_is_refused(tmp_path: Path) -> None:

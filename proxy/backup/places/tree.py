@@ -78,8 +78,7 @@ class Tree(Place):
 
     def exchange(self, name: str, data: bytes, etag: str) -> str | None:
         path = self._path(name)
-        with self._said("written", path), (path.parent / f".{path.name}.turn").open("wb") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with self._said("written", path), _turn(path):
             found = self.stat(name)
             if found is None or found.etag != etag:
                 return None
@@ -203,3 +202,15 @@ def _walk(folder: Path, parts: bool = False) -> Iterator[tuple[Path, os.stat_res
 def _entry(name: str, found: os.stat_result) -> Entry:
     etag = f"{found.st_mtime_ns:x}-{found.st_size:x}-{found.st_ino:x}"
     return Entry(name, found.st_size, etag, "", found.st_mtime)
+
+
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """One at a time. A link is not followed: whoever else may write to that folder would choose the file."""
+    how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    turn = os.open(path.parent / f".{path.name}.turn", how, 0o600)
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(turn)
