@@ -172,10 +172,9 @@ def new_name(now: float) -> str:
 
 def _check(manifest: Manifest) -> None:
     """Whoever wrote it can have given it its digest. Raises ValueError where nothing can be made of it."""
-    entries = [*manifest.databases, *([manifest.artifacts] if manifest.artifacts else [])]
-    wanted = {entry.part for entry in entries}
-    if manifest.artifacts is not None and manifest.artifacts.copies:
-        wanted.add(manifest.artifacts.copies)
+    wanted = {entry.part for entry in manifest.databases}
+    if manifest.artifacts is not None:
+        wanted |= {manifest.artifacts.part, manifest.artifacts.copies} - {""}
     numbers = [
         manifest.moment,
         *(number for part in manifest.parts for number in (part.bytes, part.plain_bytes)),
