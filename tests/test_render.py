@@ -239,6 +239,7 @@ def test_placeholders_are_refused_wherever_they_are_left(team: Team) -> None:
     team.secrets["PROXY_AUDIT_KEY"] = "CHANGE-ME"
     team.settings["MLFLOW_S3_ENDPOINT_URL"] = "https://s3.example.com"
     del team.settings["PROXY_TRUSTED_PROXIES"]
+    del team.settings["PROXY_PUBLIC_URL"]  # of which the Ingress has its host
     as_it_came = {
         one["metadata"]["name"]: one["spec"]
         for one in written("components/backup/mlflow-backup-networkpolicy.yaml")
@@ -250,6 +251,7 @@ def test_placeholders_are_refused_wherever_they_are_left(team: Team) -> None:
     left = [line.partition(": ") for line in team.refused() if line.endswith("is still a placeholder")]
     assert [(where, what.removesuffix("is still a placeholder").strip()) for where, _, what in left] == [
         ("PROXY_AUDIT_KEY (secrets.env)", ""),
+        ("ConfigMap/mlflow-config, data.PROXY_PUBLIC_URL", "'https://mlflow.example.com'"),
         ("ConfigMap/mlflow-config, data.PROXY_TRUSTED_PROXIES", "'192.0.2.0/24'"),
         ("ConfigMap/mlflow-config, data.MLFLOW_S3_ENDPOINT_URL", "'https://s3.example.com'"),
         ("NetworkPolicy/mlflow-backup, spec.egress.0.to.0.ipBlock.cidr", "'198.51.100.128/25'"),
@@ -402,7 +404,11 @@ def test_what_kustomize_can_not_put_together_is_told_in_a_line(team: Team) -> No
     said = """E1124 02:40:24.328890 15735 run.go:72] "command failed" err=<
     \ttrouble configuring builtin PatchTransformer
      >"""
-    (team.bin / "kustomize").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    script = "#!/bin/sh\n[ $1 != version ] || exec echo {}\ncat >&2 <<'END'\n{}\nEND\nexit 1\n"
+    (team.bin / "kustomize").write_text(script.format("v4.5.7", said))
+    (line,) = team.refused()
+    assert line.startswith(f"{team.bin}/kustomize is too old for {team.k8s}/overlays/production: ")
+    (team.bin / "kustomize").write_text(script.format("v5.5.0", said))
     (line,) = team.refused()
     assert line == f"{team.k8s}/overlays/production: trouble configuring builtin PatchTransformer"
     broken = team.k8s / "overlays" / "production" / "mlflow-config.yaml"

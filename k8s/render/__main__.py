@@ -19,6 +19,7 @@ from refusals import problems_of
 from proxy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
+NEW_ENOUGH = re.compile(r"(^|kustomize/|Kustomize Version: )v([5-9]|\d\d)\.", re.MULTILINE)
 
 
 def kustomized(folder: Path) -> list[dict[str, Any]]:
@@ -29,10 +30,18 @@ def kustomized(folder: Path) -> list[dict[str, Any]]:
         raise UserError("neither kustomize nor kubectl is installed: one of them puts the overlays together")
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     if done.returncode:
+        if not NEW_ENOUGH.search(_version(command[0])):
+            raise UserError(f"{command[0]} is too old for {folder}: kustomize 5 or kubectl 1.27 is needed")
         # Of a file that is not YAML it says neither the line nor always the name.
         said = re.sub(r'^E\d{4} .*?"command failed" err=', "", " ".join(done.stderr.split())).strip('<>" ')
         raise UserError("\n".join(_not_yaml(folder.parents[1])) or f"{folder}: {said}")
     return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def _version(program: str) -> str:
+    """Of kustomize: `v5.5.0`, or kubectl's `Kustomize Version: v5.5.0`, which those before 1.24 don't say."""
+    options = ["--client"] if Path(program).name == "kubectl" else []
+    return subprocess.run([program, "version", *options], capture_output=True, text=True).stdout
 
 
 def _not_yaml(folder: Path) -> Iterator[str]:
