@@ -25,7 +25,7 @@ SECONDS = 30.0
 _CONNECT_SECONDS = 8
 _TIMEOUT_OF = {"psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pymysql": "connect_timeout"}
 
-OLDEST = {"PostgreSQL": (14,), "MySQL": (8, 0), "MariaDB": (10, 6)}
+OLDEST = {"PostgreSQL": (15,), "MySQL": (8, 4), "MariaDB": (10, 11)}
 """The oldest major versions that their makers still mended when this was written (docs/doctor.md)."""
 SKEW_WARNING, SKEW_FAILURE = 5.0, 60.0
 """Seconds by which a database's clock may differ from ours."""
