@@ -177,6 +177,7 @@ def test_its_secrets_are_rendered_where_they_are_asked_for(team: Team) -> None:
     (server,) = of(found, "StatefulSet")
     given = environment(found, server["spec"]["template"]["spec"]["containers"][0])
     assert given["MLFLOW_UI_OAUTH_CLIENT_SECRET_FILE"] == "/run/secrets/mlflow/MLFLOW_UI_OAUTH_CLIENT_SECRET"
+    assert of(found, "Secret", "mlflow-drill-secret") == [], "it is there, with more in it than is known here"
     kinds = [one["kind"] for one in found]
     assert kinds.index("Namespace") < kinds.index("Secret") < kinds.index("StatefulSet")
 

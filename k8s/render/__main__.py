@@ -74,7 +74,7 @@ def render(args: argparse.Namespace) -> str:
     problems += problems_of(manifests, given, set(args.existing_secret))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
-    manifests.finish(with_secrets=args.with_secrets)
+    manifests.finish(with_secrets=args.with_secrets, existing=set(args.existing_secret))
     return yaml.safe_dump_all(manifests.documents, sort_keys=False, width=110, allow_unicode=True)
 
 

@@ -146,8 +146,9 @@ class Manifests:
             numbers += [one["spec"].get("minReplicas", 1), one["spec"]["maxReplicas"]]
         return max(numbers, default=1)
 
-    def finish(self, *, with_secrets: bool) -> None:
-        """Mark the pods with what they are configured with, and add the Secrets where they are wanted."""
+    def finish(self, *, with_secrets: bool, existing: set[str]) -> None:
+        """Mark the pods with what they are configured with, and add the Secrets where they are wanted, without
+        those that are there."""
         for one in self.of("StatefulSet"):
             template = one["spec"]["template"]
             data = [found.get("data") for found in self.of("ConfigMap", CONFIG)]
@@ -158,7 +159,9 @@ class Manifests:
             place = max(
                 (n + 1 for n, one in enumerate(self.documents) if one["kind"] == "Namespace"), default=0
             )
-            self.documents[place:place] = self._made
+            self.documents[place:place] = [
+                one for one in self._made if one["metadata"]["name"] not in existing
+            ]
         else:
             self.documents = [one for one in self.documents if one["kind"] != "Secret"]
 
