@@ -147,8 +147,8 @@ class Manifests:
         return max(numbers, default=1)
 
     def finish(self, *, with_secrets: bool, existing: set[str]) -> None:
-        """Mark the pods with what they are configured with, and add the Secrets where they are wanted, but not
-        those that are there."""
+        """Mark the pods with what they are configured with, and add the Secrets where they are wanted, but
+        not those that are there."""
         for one in self.of("StatefulSet"):
             template = one["spec"]["template"]
             data = [found.get("data") for found in self.of("ConfigMap", CONFIG)]
