@@ -24,7 +24,7 @@ import uvloop
 
 from proxy import __version__, certificates, control, data_dir, first_start, logs
 from proxy.app import applications
-from proxy.backup import figures
+from proxy.backup import figures, journal
 from proxy.callers import Callers, grounded, opened
 from proxy.doctor.visits import Visits
 from proxy.history import History
@@ -73,6 +73,7 @@ def serve(reread: Callable[[], Loaded], confirm: Callable[[str], bool] | None = 
             runtime_dir(settings.runtime_dir) as runtime,
             data_dir.lock(settings.data_dir, url := url_of(settings, main), runtime / control.NAME),
         ):
+            journal.check_finished(settings.data_dir)
             if confirm is not None:
                 settings = schema.asked(settings, database_uri(settings), confirm)
             uvloop.run(_serve(loaded, settings, reread, main, url, runtime, application_log))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service import clean_environment
 
-from proxy.backup import databases, places, reading, sealing
+from proxy.backup import databases, places, reading, sealing, streams
+from proxy.backup.copying import Copying
 from proxy.backup.databases import Table
+from proxy.backup.ledger import Ledger
 from proxy.backup.manifest import Manifest
 from proxy.backup.places import Place
+from proxy.backup.places.tree import Tree
+from proxy.backup.reading import Artifact
 
 COMMAND = (sys.executable, "-m", "proxy")
 
@@ -121,3 +127,38 @@ def tree(folder: Path) -> dict[str, str]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+def copied(
+    root: Place,
+    folder: Path,
+    *,
+    listed: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> list[Artifact]:
+    """What the list says of the artifacts in `root`, which are copied below `folder`. `listed` is called when
+    they are listed and not copied yet, `meanwhile` after each piece of them."""
+
+    def tick(_number: int) -> None:
+        meanwhile()
+
+    place = Tree(folder / "place")
+    with contextlib.closing(Ledger(folder / "ledger.db", ".zst", ())) as ledger:
+        work = Copying(root, place, ledger, "set", (), folder / "digests.db")
+        work.find()
+        listed()
+        work.find_copies()
+        with (
+            streams.writing(place, "list.zst", (), lambda _: None) as (to, kept),
+            streams.writing(place, "names.zst", (), lambda _: None) as (names, _),
+        ):
+            work.copy_to(to, names, tick)
+    with streams.reading(place, kept.stored, None) as reader:
+        found = [Artifact(**json.loads(line)) for line in reading.lines(reader)]
+    for one in found:
+        with reading.copy(place, one, None) as copy:
+            digest = hashlib.sha256()
+            while data := copy.read(2**20):
+                digest.update(data)
+        assert digest.hexdigest() == one.digest
+    return found

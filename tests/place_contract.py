@@ -8,7 +8,7 @@ import random
 import pytest
 
 from proxy.backup import streams
-from proxy.backup.places import Place, PlaceFailed
+from proxy.backup.places import Place, PlaceFailed, Replaced
 from proxy.backup.places.place import PIECE
 
 
@@ -90,7 +90,7 @@ def large_things(place: Place) -> None:
             length += len(data)
     assert length == 40 * 2**20
     assert found.digest() == digest.digest()
-    source = place._open("large", 40 * 2**20 - 5)
+    source = place._open("large", 40 * 2**20 - 5, "")
     assert source.read(100) == data_end(3)
     source.close()
     with streams.writing(place, "packed.zst", (), lambda _: None) as (writer, kept):
@@ -113,10 +113,32 @@ def what_is_missing_is_named(place: Place) -> None:
         source.read(1)
 
 
+def what_was_replaced_is_not_read_on(place: Place) -> None:
+    """Neither from its beginning nor after a connection that broke."""
+    place.put("one", b"1" * 10)
+    before = place.stat("one")
+    assert before is not None
+    assert [entry.etag for entry in (*place.entries("one"), *place.versioned("one"))] == [before.etag] * 2
+    with place.open("one", before.etag) as source:
+        assert source.etag == before.etag
+        assert source.read(20) == b"1" * 10
+    place.put("one", b"2" * 10)
+    after = place.stat("one")
+    assert after is not None
+    for offset in (0, 5):
+        with pytest.raises(Replaced, match="one was replaced meanwhile"):
+            place._open("one", offset, before.etag)
+    source = place._open("one", 5, after.etag)
+    assert source.read(20) == b"2" * 5
+    source.close()
+    place.remove("one")
+
+
 ALL = (
     small_things,
     one_of_two_gets_it,
     what_is_not_ended_is_not_there,
     large_things,
     what_is_missing_is_named,
+    what_was_replaced_is_not_read_on,
 )

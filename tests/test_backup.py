@@ -12,12 +12,15 @@ import sqlite3
 import stat
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from backup_site import Site, site, tree
+from programs import needs
+from service import free_port
 
-from proxy.backup import lease, places, reading, sealing, state, streams
+from proxy.backup import databases, lease, places, reading, sealing, state, streams
 from proxy.backup.lease import LeaseLost
 from proxy.backup.places.tree import Tree
 from proxy.backup.progress import Progress
@@ -70,6 +73,26 @@ def test_nothing_of_the_data_can_be_read_where_backups_are_encrypted(made: Site)
     assert "is as it was written" in said
 
 
+@needs("age", "age-keygen", "zstd")
+def test_the_age_program_opens_it_too_and_makes_keys_for_it(made: Site, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.key"
+    subprocess.run(["age-keygen", "--output", theirs], check=True, capture_output=True)
+    public = subprocess.run(["age-keygen", "-y", theirs], check=True, capture_output=True, text=True).stdout
+    made.run("backup", PROXY_BACKUP_RECIPIENT=f"{made.public},{public.strip()}")
+    part = file_of(made, "tracking.dump.zst.age")
+    opened = []
+    for key in (made.key_file, theirs):
+        # As docs/disaster-recovery.md says it.
+        line = f"age --decrypt --identity {key} {part} | zstd --decompress"
+        opened.append(subprocess.run(["sh", "-c", line], check=True, capture_output=True).stdout)
+    assert opened[0] == opened[1]
+    (tmp_path / "by-hand.db").write_bytes(opened[0])
+    assert databases.facts(f"sqlite:///{tmp_path / 'by-hand.db'}").tables == made.tables()
+    other = made.elsewhere(tmp_path / "other")
+    other.run("restore", "--yes", PROXY_BACKUP_IDENTITY_FILE=str(theirs))
+    assert other.tables() == made.tables()
+
+
 def test_the_list_names_every_artifact_with_its_size_and_digest(made: Site) -> None:
     made.run("backup")
     manifest = made.newest()
@@ -85,6 +108,12 @@ def test_the_list_names_every_artifact_with_its_size_and_digest(made: Site) -> N
     again = {one.path: one.digest for one in reading.artifacts(made.place, made.newest(), made.key)}
     assert again == tree(made.artifacts)
     assert again[changed] != listed[changed].digest
+
+
+def test_links_among_the_artifacts_are_named(made: Site) -> None:
+    (made.artifacts / "2").symlink_to(made.folder)
+    said = made.run("backup")
+    assert f"not in it: what 1 symbolic links among the artifacts lead to ({made.artifacts / '2'})" in said
 
 
 def test_artifacts_are_copied_once_and_each_set_keeps_what_it_had(made: Site, tmp_path: Path) -> None:
@@ -140,7 +169,7 @@ def test_a_database_that_is_written_to_meanwhile_is_one_moments(made: Site, tmp_
 # ---- What is not taken for a backup ----
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[Path], object]] = {
     "cut short": lambda path: os.truncate(path, path.stat().st_size // 2),
     "was changed": lambda path: flip(path),
     "is missing": lambda path: path.unlink(),
@@ -237,6 +266,22 @@ def test_a_changed_copy_does_not_become_an_artifact(made: Site, tmp_path: Path) 
     assert one.path not in tree(other.artifacts)
 
 
+def test_what_is_left_of_the_artifacts_comes_back_where_that_is_asked_for(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    listed = {one.path: one for one in reading.artifacts(made.place, made.newest(), made.key)}
+    changed, gone = (f"1/run-{number}/artifacts/model.bin" for number in (3, 4))
+    flip(Path(made.place.text) / listed[changed].copy)
+    (Path(made.place.text) / listed[gone].copy).unlink()
+    other = made.elsewhere(tmp_path / "other")
+    assert "--without-damaged-artifacts" in other.run("restore", "--yes", fails=True)
+    said = other.run("restore", "--yes", "--without-damaged-artifacts")
+    assert f"left out: the artifact {changed}: " in said
+    assert f"left out: the artifact {gone}: " in said
+    assert "2 of 13 artifacts are left out" in said
+    assert tree(made.artifacts).keys() - tree(other.artifacts).keys() == {changed, gone}
+    assert tree(other.artifacts).items() <= tree(made.artifacts).items()
+
+
 @pytest.mark.parametrize("sealed", [True, False], ids=["encrypted", "not encrypted"])
 def test_another_parts_content_under_its_name_is_refused(tmp_path: Path, sealed: bool) -> None:
     place = Tree(tmp_path)
@@ -311,17 +356,20 @@ def test_what_a_killed_one_left_goes_with_the_next(made: Site) -> None:
     destination = Path(made.place.text)
     left = (
         destination / "sets/20200101T000000Z-abcdef/tracking.dump.zst.age",
-        destination / "sets/20200101T000000Z-abcdef/.part-x1",
-        destination / "artifacts/ab/.part-x2",
-        made.data / "backup/scratch-x3/tracking/mlflow.db",
+        destination / "sets/20200101T000000Z-abcdef/.part-mlflow-proxy-x1",
+        destination / "artifacts/ab/.part-mlflow-proxy-x2",
+        destination / ".part-mlflow-proxy-x3",
+        made.data / "backup/scratch-x4/tracking/mlflow.db",
     )
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
     (destination / "sets/20200102T000000Z-abcdef").mkdir()
+    (destination / "other people's").mkdir()
     said = made.run("backup")
     assert "20200101T000000Z-abcdef had broken off" in said
     assert not [path for path in left if path.exists()]
+    assert (destination / "other people's").exists()
     assert {path.name for path in (destination / "sets").iterdir()} == {made.newest().set}
 
 
@@ -345,6 +393,25 @@ def test_a_restore_that_is_killed_goes_on(tmp_path: Path) -> None:
     assert other.tables("proxy.db") == made.tables("proxy.db")
     assert tree(other.artifacts) == tree(made.artifacts)
     assert not journal.exists()
+
+
+def test_nothing_starts_on_what_a_restore_has_not_finished(made: Site, tmp_path: Path) -> None:
+    made.run("backup", "--artifacts")
+    one = next(
+        one for one in reading.artifacts(made.place, made.newest(), made.key) if one.path.endswith("%.txt")
+    )
+    flip(Path(made.place.text) / one.copy)
+    other = made.elsewhere(tmp_path / "other")
+    other.run("restore", "--yes", fails=True)
+    for command in ("serve", "backup"):
+        said = other.run(command, fails=True, MLFLOW_PORT=str(free_port()))
+        assert f"`mlflow-proxy restore {made.newest().set}`" in said
+        assert str(other.data / "backup" / "restore.json") in said
+    # Without what it could not bring, it comes to its end; what was emptied since is brought again.
+    (other.data / "mlflow.db").unlink()
+    assert "done already" in other.run("restore", "--yes", "--without-artifacts")
+    assert not (other.data / "backup" / "restore.json").exists()
+    assert other.tables() == made.tables()
 
 
 def test_asked_to_end_it_leaves_no_set_and_no_lock(tmp_path: Path) -> None:
@@ -373,6 +440,25 @@ def test_a_file_that_can_not_be_written_is_named(made: Site) -> None:
     found = state.read(made.data)["backup"]
     assert found["error"]
     assert "last_success" not in found
+
+
+def test_a_data_directory_without_room_for_what_is_needed_meanwhile_is_named(made: Site) -> None:
+    (made.data / "backup").write_text("a file where there should be a directory")
+    said = made.run("backup", fails=True)
+    assert f"PROXY_DATA_DIR is {made.data}: files that are needed meanwhile" in said
+    assert not reading.sets(made.place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: it can't make files for another user")
+def test_root_does_not_shut_the_services_user_out(made: Site, tmp_path: Path) -> None:
+    os.chown(made.data, 65534, 65534)
+    made.run("backup")
+    for path in (made.data / "backup", state.file(made.data)):
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+    other = made.elsewhere(tmp_path / "other")
+    other.data.mkdir()
+    os.chown(other.data, 65534, 65534)
+    assert f"chown -R 65534:65534 {other.data}" in other.run("restore", "--yes")
 
 
 # ---- One at a time ----

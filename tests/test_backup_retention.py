@@ -127,3 +127,20 @@ def test_copies_stay_where_it_can_not_be_told_who_needs_them(made: Site) -> None
     said = made.run("backup", "--artifacts", **keep)
     assert "copies.zst" in said
     assert copies <= {entry.name for entry in place.entries("artifacts/")}
+
+
+def test_copies_stay_that_a_set_of_a_newer_version_may_need(made: Site) -> None:
+    made.run("backup", "--artifacts")
+    oldest = aged(made, 30)
+    made.artifact("1/run-1/artifacts/model.bin", b"trained again")
+    made.run("backup", "--artifacts")
+    newer = Path(made.place.text) / "sets" / aged(made, 3) / "manifest.json"
+    newer.write_text(newer.read_text().replace('"format": 1', '"format": 2'))
+    (made.artifacts / "1/run-1/artifacts/model.bin").unlink()
+    copies = {entry.name for entry in made.place.entries("artifacts/")}
+    keep = {"PROXY_BACKUP_KEEP_DAILY": "1", "PROXY_BACKUP_KEEP_WEEKLY": "0", "PROXY_BACKUP_KEEP_MONTHLY": "0"}
+    said = made.run("backup", "--artifacts", **keep)
+    assert f"the backup {oldest} was removed" in said
+    assert "is of a newer mlflow-proxy (format 2): use that one: copies of artifacts stay" in said
+    assert copies <= {entry.name for entry in made.place.entries("artifacts/")}
+    assert newer.exists()

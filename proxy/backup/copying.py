@@ -17,7 +17,7 @@ from typing import Any
 from proxy.backup import reading, streams
 from proxy.backup.ledger import Known, Ledger, Work
 from proxy.backup.manifest import Manifest
-from proxy.backup.places import Entry, Place, PlaceFailed
+from proxy.backup.places import Entry, Place, PlaceFailed, Replaced
 from proxy.backup.places.place import READ
 from proxy.backup.places.tree import Tree
 from proxy.backup.reading import Artifact
@@ -156,9 +156,9 @@ class Copying:
         raise PlaceFailed(f"{self._root.text}/{work.entry.name} changes all the time: it can't be copied")
 
     def _copy(self, entry: Entry, key: str, name: str, tick: Tick) -> Known | None:
-        with contextlib.suppress(_Changed):
+        with contextlib.suppress(_Changed, Replaced):
             with streams.writing(self._place, name, self._keys, tick) as (writer, kept):
-                with self._root.open(entry.name) as source:
+                with self._root.open(entry.name, entry.etag) as source:
                     while data := source.read(READ):
                         if self._over.is_set():
                             raise CancelledError
@@ -206,10 +206,13 @@ def load_index(place: Place, ledger: Ledger) -> None:
             ledger.known([Known(**json.loads(line)) for line in lines])
 
 
-def drop_unneeded(place: Place, ledger: Ledger, sets: Sequence[Manifest], set_name: str) -> int:
+def drop_unneeded(
+    place: Place, ledger: Ledger, sets: Sequence[Manifest], set_name: str, check: Callable[[], None]
+) -> int:
     """Remove the copies that no set needs any more, and what is noted of them; how many they were.
 
-    Raises BrokenBackup where it can't be told what a set needs: nothing is removed then.
+    `check` is called before each, and raises where somebody else may be about to need it. Raises
+    BrokenBackup where it can't be told what a set needs: nothing is removed then.
     """
     for one in sets:
         if one.artifacts is not None and one.artifacts.copies:
@@ -228,6 +231,7 @@ def drop_unneeded(place: Place, ledger: Ledger, sets: Sequence[Manifest], set_na
     kept.append(_write_index(place, f"{set_name}-kept-{number + 1:06d}", page))
     removed = 0
     for name in ledger.unneeded():
+        check()
         place.remove(name)
         removed += 1
     for name in notes:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from proxy.backup.places import Place, open_place
 from proxy.errors import UserError
+from proxy.mlflow_server import output
 from proxy.settings import Loaded, Settings, artifact_destination, database_uri, proxy_database_uri
 from proxy.settings.database import driver_uri, names_database
 
@@ -50,11 +51,11 @@ def databases_of(loaded: Loaded) -> list[Database]:
         found.append(("permissions", _permissions(path), _PERMISSIONS))
     merged: dict[str, Database] = {}
     for role, uri, variable in found:
-        same = merged.get(_identity(uri))
+        same = merged.get(identity(uri))
         if same is None:
-            merged[_identity(uri)] = Database(role, (role,), uri, variable)
+            merged[identity(uri)] = Database(role, (role,), uri, variable)
         else:
-            merged[_identity(uri)] = Database(same.role, (*same.roles, role), same.uri, same.variable)
+            merged[identity(uri)] = Database(same.role, (*same.roles, role), same.uri, same.variable)
     return list(merged.values())
 
 
@@ -73,9 +74,11 @@ def made(databases: Sequence[Database]) -> tuple[list[Database], list[Database]]
 def artifacts_of(loaded: Loaded) -> Place:
     """Where the artifacts are. Raises UserError, for a storage that no backup is made of too."""
     try:
-        return open_place(artifact_destination(loaded.settings), environment(loaded))
+        place = open_place(artifact_destination(loaded.settings), environment(loaded))
     except UserError as error:
         raise UserError(f"MLFLOW_DEFAULT_ARTIFACT_ROOT: {error}") from None
+    place.setting = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
+    return place
 
 
 def destination_of(loaded: Loaded) -> Place:
@@ -102,6 +105,7 @@ def destination_of(loaded: Loaded) -> Place:
         )
     except UserError as error:
         raise UserError(f"PROXY_BACKUP_DESTINATION: {error}") from None
+    place.setting = "PROXY_BACKUP_DESTINATION"
     _check_apart(place, settings)
     return place
 
@@ -136,7 +140,14 @@ def _permissions(path: str) -> str:
         raise UserError(f"{_PERMISSIONS}: {path} can't be read: {reason}") from None
 
 
-def _identity(uri: str) -> str:
+def place_of(uri: str) -> str:
+    """The database for a person to recognize, its name on the server too; never a user or password."""
+    name = sa.make_url(uri).database
+    where = output.place_of(uri)
+    return where if uri.startswith("sqlite") else where.replace("database", f"database {name}", 1)
+
+
+def identity(uri: str) -> str:
     """The same for two URIs of one database, whoever logs in."""
     url = sa.make_url(uri)
     if url.get_backend_name() == "sqlite":

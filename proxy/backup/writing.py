@@ -22,10 +22,9 @@ from proxy.backup.manifest import ArtifactsEntry, DatabaseEntry, Manifest
 from proxy.backup.places import Place
 from proxy.backup.progress import Progress, size
 from proxy.backup.retention import Keep
-from proxy.backup.sources import Database
+from proxy.backup.sources import Database, place_of
 from proxy.backup.streams import Stored
 from proxy.errors import UserError
-from proxy.mlflow_server.output import place_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +117,20 @@ class _Run:
             self._remove_set(one.set)
             removed.append(one.set)
         if removed and any(one.artifacts and one.artifacts.copied for one in old):
+            if unreadable := reading.unreadable(self._place):
+                self._progress.say(f"{unreadable[0]}: copies of artifacts stay, as that one may need them")
+                return
             gone = {*removed}
             with contextlib.closing(self._ledger("prune")) as ledger:
                 left = [one for one in sets if one.set not in gone]
-                number = copying.drop_unneeded(self._place, ledger, left, self._set)
+                number = copying.drop_unneeded(self._place, ledger, left, self._set, self._lease.check)
             self._progress.say(f"{number} copies of artifacts are needed by no backup any more: removed")
 
     def _clear_debris(self) -> None:
         """What broken-off runs left: nobody else writes here now."""
-        self._place.tidy("")
+        # Not all that lies there: the place may hold other things of other people.
+        for prefix in (manifests.FOLDER, copying.COPIES, lease.NAME):
+            self._place.tidy(prefix)
         for name, whole in reading.names(self._place).items():
             if not whole:
                 self._progress.say(f"the backup {name} had broken off: what is left of it is removed")
@@ -171,6 +175,11 @@ class _Run:
             )
             count, total = work.find()
             progress.say(f"{count} artifacts, {size(total)}")
+            if links := plan.artifacts.links:
+                progress.say(
+                    f"not in it: what {len(links)} symbolic links among the artifacts lead to ({links[0]}"
+                    f"{', …' if links[1:] else ''})"
+                )
             progress.stage("artifacts", total)
             if plan.copy_artifacts:
                 left, bytes_left = work.find_copies()

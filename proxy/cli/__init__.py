@@ -10,10 +10,11 @@ from mlflow_proxy_client import cli as client
 
 from proxy import __version__
 from proxy.cli.audit import audit_group
-from proxy.cli.backup import backup_group, restore_command
+from proxy.cli.backup import backup_group
 from proxy.cli.doctor import doctor_command
 from proxy.cli.drill import drill_command
 from proxy.cli.options import places_options, read, settings_options
+from proxy.cli.restore import restore_command
 from proxy.cli.review import review_command
 from proxy.cli.sessions import sessions_group
 from proxy.cli.tokens import service_accounts_group, tokens_group

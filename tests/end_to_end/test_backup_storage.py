@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import boto3
 import pytest
-from backup_site import Site, site, tree
+from backup_site import Site, copied, site, tree
 from object_stores import AZURITE, S3, Azure, ObjectStore, object_store
 from place_contract import ALL
 
@@ -56,6 +57,17 @@ def test_a_store_does_what_every_place_does(store: ObjectStore) -> None:
         place.client.create_multipart_upload(Bucket="artifacts", Key="mlflow-begun/sets/x")
         place.tidy("")
         assert not place.client.list_multipart_uploads(Bucket="artifacts").get("Uploads")
+
+
+def test_an_artifact_that_was_replaced_since_it_was_listed_is_listed_anew(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    root = place_in(store, "replaced")
+    root.put("model.bin", b"the first")
+    (one,) = copied(root, tmp_path, listed=lambda: root.put("model.bin", b"the other"))
+    now = root.stat("model.bin")
+    assert now is not None
+    assert (one.etag, one.digest) == (now.etag, hashlib.sha256(b"the other").hexdigest())
 
 
 def test_a_wrong_key_is_named_and_not_shown(store: ObjectStore) -> None:

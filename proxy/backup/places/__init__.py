@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxy.backup.places.place import Entry, Place, PlaceFailed, Sink, Source
+from proxy.backup.places.place import Entry, Place, PlaceFailed, Replaced, Sink, Source
 from proxy.backup.places.tree import Tree
 
-__all__ = ["Entry", "Place", "PlaceFailed", "Sink", "Source", "open_place"]
+__all__ = ["Entry", "Place", "PlaceFailed", "Replaced", "Sink", "Source", "open_place"]
 
 
 def open_place(text: str, environ: Mapping[str, str]) -> Place:

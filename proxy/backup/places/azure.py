@@ -12,13 +12,19 @@ from typing import Any
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
+    ClientAuthenticationError,
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
 )
 from azure.storage.blob import BlobBlock, BlobServiceClient
 
-from proxy.backup.places.place import READ, Entry, Place, PlaceFailed, Sink, Source, piece
+from proxy.backup.places.place import READ, Entry, Place, PlaceFailed, Replaced, Sink, Source, piece
+
+_KEY = (
+    "the key is that of AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCESS_KEY; that of the backups may "
+    "be another, PROXY_BACKUP_AZURE_CONNECTION_STRING"
+)
 
 
 class Azure(Place):
@@ -92,9 +98,15 @@ class Azure(Place):
     def tidy(self, prefix: str) -> None:
         """The store removes by itself, after a week, what was never ended."""
 
-    def _open(self, name: str, offset: int) -> Source:
+    def _open(self, name: str, offset: int, etag: str) -> Source:
+        wanted: dict[str, Any] = {"offset": offset} if offset else {}
+        if etag:
+            wanted |= {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
         with self._said("read", name):
-            return _Reading(self, name, self.blob(name).download_blob(offset=offset or None))
+            try:
+                return _Reading(self, name, self.blob(name).download_blob(**wanted))
+            except ResourceModifiedError:
+                raise Replaced(f"{self.text}/{name} was replaced meanwhile") from None
 
     @contextlib.contextmanager
     def _said(self, what: str, name: str) -> Iterator[None]:
@@ -103,7 +115,9 @@ class Azure(Place):
         except (AzureError, OSError, ValueError) as error:
             where = f"{self.text}/{name}".rstrip("/")
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PlaceFailed(f"{where} can't be {what}: {reason}") from None
+            if isinstance(error, ClientAuthenticationError):
+                reason = f"{reason.rstrip('.')}; {_KEY}"
+            raise self.failed(where, what, reason) from None
 
 
 class _Writing(Sink):
@@ -143,6 +157,7 @@ class _Writing(Sink):
 
 class _Reading(Source):
     def __init__(self, place: Azure, name: str, stream: Any) -> None:
+        super().__init__(_bare(stream.properties.etag))
         self._place = place
         self._name = name
         self._stream = stream
@@ -169,4 +184,9 @@ def _service(url: str, environ: Mapping[str, str]) -> BlobServiceClient:
 
 def _entry(found: Any, name: str) -> Entry:
     modified = found.last_modified.timestamp()
-    return Entry(name, int(found.size), str(found.etag), str(found.version_id or ""), modified)
+    return Entry(name, int(found.size), _bare(found.etag), str(found.version_id or ""), modified)
+
+
+def _bare(etag: Any) -> str:
+    """A list has it without the quotes that all else has it in."""
+    return str(etag).strip('"')

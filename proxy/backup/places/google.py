@@ -11,9 +11,13 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
 from requests.exceptions import RequestException
 
-from proxy.backup.places.place import PIECE, READ, Entry, Place, PlaceFailed, Sink, Source
+from proxy.backup.places.place import PIECE, READ, Entry, Place, PlaceFailed, Replaced, Sink, Source
 
 _AHEAD = 8 * READ
+_KEY = (
+    "the key is in the file that GOOGLE_APPLICATION_CREDENTIALS names; that of the backups may be in "
+    "another, PROXY_BACKUP_GOOGLE_CREDENTIALS"
+)
 
 
 class Google(Place):
@@ -79,11 +83,13 @@ class Google(Place):
     def tidy(self, prefix: str) -> None:
         """The store removes by itself, after a week, what was never ended."""
 
-    def _open(self, name: str, offset: int) -> Source:
+    def _open(self, name: str, offset: int, etag: str) -> Source:
         with self._said("read", name):
             found = self.bucket.get_blob(self._prefix + name)
             if found is None:
                 raise PlaceFailed(f"{self.text}/{name} is not there")
+            if etag and str(found.generation) != etag:
+                raise Replaced(f"{self.text}/{name} was replaced meanwhile")
             return _Reading(self, name, found, offset)
 
     @contextlib.contextmanager
@@ -93,7 +99,9 @@ class Google(Place):
         except (GoogleAPIError, GoogleAuthError, RequestException, OSError, ValueError) as error:
             where = f"{self.text}/{name}".rstrip("/")
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise PlaceFailed(f"{where} can't be {what}: {reason}") from None
+            if isinstance(error, GoogleAuthError):
+                reason = f"{reason.rstrip('.')}; {_KEY}"
+            raise self.failed(where, what, reason) from None
 
 
 class _Writing(Sink):
@@ -123,6 +131,7 @@ class _Reading(Source):
     """By ranges, of one generation."""
 
     def __init__(self, place: Google, name: str, blob: Any, offset: int) -> None:
+        super().__init__(str(blob.generation))
         self._place = place
         self._name = name
         self._blob = blob

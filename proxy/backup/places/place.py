@@ -21,6 +21,10 @@ class PlaceFailed(UserError):
     """A place can't be used; one line that names it and what was to be done, and no key."""
 
 
+class Replaced(PlaceFailed):
+    """What has that name now is not what was to be read."""
+
+
 class Entry(NamedTuple):
     """One thing that is kept."""
 
@@ -69,6 +73,9 @@ class Sink(ABC):
 class Source(ABC):
     """The bytes of one thing, from an offset on."""
 
+    def __init__(self, etag: str) -> None:
+        self.etag = etag
+
     @abstractmethod
     def read(self, size: int, /) -> bytes: ...
 
@@ -82,6 +89,10 @@ class Place(ABC):
     def __init__(self, text: str) -> None:
         self.text = text
         """As it was set; holds no secret."""
+        self.setting = ""
+        """What named it, for errors; empty where no setting did."""
+        self.links: list[str] = []
+        """Symbolic links that the latest listing has met: what they lead to is not listed."""
 
     @abstractmethod
     def entries(self, prefix: str) -> Iterator[Entry]:
@@ -114,11 +125,17 @@ class Place(ABC):
         """A small thing and its etag."""
 
     @abstractmethod
-    def _open(self, name: str, offset: int) -> Source: ...
+    def _open(self, name: str, offset: int, etag: str) -> Source:
+        """What has that etag, or whatever is there where it is empty. Raises Replaced."""
 
     @abstractmethod
     def tidy(self, prefix: str) -> None:
-        """Remove what broken-off writes left below that, where nobody else writes now."""
+        """Remove what broken-off writes of such names left, where nobody else writes now."""
+
+    def failed(self, where: object, what: str, reason: object) -> PlaceFailed:
+        """The error for what could not be done there: written, read, listed."""
+        named = f"{self.setting}: " if self.setting else ""
+        return PlaceFailed(f"{named}{where} can't be {what}: {reason}")
 
     def put(self, name: str, data: bytes) -> None:
         with self.create(name) as sink:
@@ -126,9 +143,12 @@ class Place(ABC):
             sink.commit()
 
     @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[Source]:
-        """Read it from its beginning; a connection that breaks is made again where it was."""
-        source = _Patient(self, name)
+    def open(self, name: str, etag: str = "") -> Iterator[Source]:
+        """Read it from its beginning; a connection that breaks is made again where it was.
+
+        Raises Replaced, from the block too, where what is read is not, or no longer, what has that etag.
+        """
+        source = _Patient(self, name, etag)
         try:
             yield source
         finally:
@@ -136,23 +156,25 @@ class Place(ABC):
 
 
 class _Patient(Source):
-    """A stream that goes on after a broken connection."""
+    """A stream that goes on after a broken connection, if what it began with is still there."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: Place, name: str, etag: str) -> None:
+        source = place._open(name, 0, etag)
+        super().__init__(source.etag)
         self._place = place
         self._name = name
         self._at = 0
-        self._source: Source | None = place._open(name, 0)
+        self._source: Source | None = source
 
     def read(self, size: int, /) -> bytes:
         for left in reversed(range(_TRIES)):
             try:
                 if self._source is None:
-                    self._source = self._place._open(self._name, self._at)
+                    self._source = self._place._open(self._name, self._at, self.etag)
                 data = self._source.read(size)
-            except PlaceFailed:
+            except PlaceFailed as error:
                 self.close()
-                if not left:
+                if not left or isinstance(error, Replaced):
                     raise
                 time.sleep(_TRIES - left)
                 continue

@@ -11,9 +11,21 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import HTTPError
 
-from proxy.backup.places.place import Entry, Place, PlaceFailed, Sink, Source, piece
+from proxy.backup.places.place import Entry, Place, PlaceFailed, Replaced, Sink, Source, piece
 
 _GONE = ("404", "NoSuchKey", "NotFound")
+_KEY = (
+    "the key is that of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; that of the backups may be another, "
+    "PROXY_BACKUP_ACCESS_KEY_ID and PROXY_BACKUP_SECRET_ACCESS_KEY"
+)
+_HINTS = {
+    "AccessDenied": "the key's rights must be those of ops/storage/s3-policy-backup.json",
+    "InvalidAccessKeyId": _KEY,
+    "NoCredentialsError": _KEY,
+    "NoSuchBucket": "make the bucket, or name another",
+    "PartialCredentialsError": _KEY,
+    "SignatureDoesNotMatch": _KEY,
+}
 _TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 
 
@@ -128,11 +140,18 @@ class S3(Place):
                         Bucket=self.bucket, Key=found["Key"], UploadId=found["UploadId"]
                     )
 
-    def _open(self, name: str, offset: int) -> Source:
+    def _open(self, name: str, offset: int, etag: str) -> Source:
+        wanted = {"Range": f"bytes={offset}-"} if offset else {}
+        if etag:
+            wanted["IfMatch"] = f'"{etag}"'
         with self._said("read", name):
-            wanted = {"Range": f"bytes={offset}-"} if offset else {}
-            found = self.client.get_object(Bucket=self.bucket, Key=self._prefix + name, **wanted)
-            return _Reading(self, name, found["Body"])
+            try:
+                found = self.client.get_object(Bucket=self.bucket, Key=self._prefix + name, **wanted)
+            except ClientError as error:
+                if _code(error) in _TAKEN:
+                    raise Replaced(f"{self.text}/{name} was replaced meanwhile") from None
+                raise
+            return _Reading(self, name, found["Body"], found["ETag"].strip('"'))
 
     @contextlib.contextmanager
     def _said(self, what: str, name: str) -> Iterator[None]:
@@ -140,7 +159,7 @@ class S3(Place):
             yield
         except (ClientError, BotoCoreError, HTTPError, OSError, ValueError) as error:
             where = f"{self.text}/{name}".rstrip("/")
-            raise PlaceFailed(f"{where} can't be {what}: {_reason(error)}") from None
+            raise self.failed(where, what, _reason(error)) from None
 
 
 class _Writing(Sink):
@@ -190,7 +209,8 @@ class _Writing(Sink):
 
 
 class _Reading(Source):
-    def __init__(self, place: S3, name: str, body: Any) -> None:
+    def __init__(self, place: S3, name: str, body: Any, etag: str) -> None:
+        super().__init__(etag)
         self._place = place
         self._name = name
         self._body = body
@@ -210,5 +230,8 @@ def _code(error: ClientError) -> str:
 def _reason(error: Exception) -> str:
     if isinstance(error, ClientError):
         told = error.response.get("Error", {})
-        return f"{told.get('Code', '')}: {told.get('Message', '')}".splitlines()[0]
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        said = f"{told.get('Code', '')}: {told.get('Message', '')}".splitlines()[0]
+    else:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+    code = _code(error) if isinstance(error, ClientError) else type(error).__name__
+    return f"{said.rstrip('.')}; {_HINTS[code]}" if code in _HINTS else said

@@ -12,9 +12,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import BinaryIO
 
-from proxy.backup.places.place import Entry, Place, PlaceFailed, Sink, Source
+from proxy.backup.places.place import Entry, Place, PlaceFailed, Replaced, Sink, Source
 
-_PART = ".part-"
+_PART = ".part-mlflow-proxy-"
 
 
 class Tree(Place):
@@ -26,8 +26,9 @@ class Tree(Place):
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         folder = self._path(prefix.rpartition("/")[0])
+        self.links = []
         with self._said("listed", folder):
-            for path, found in _walk(folder):
+            for path, found in _walk(folder, links=self.links):
                 name = path.relative_to(self.path).as_posix()
                 if name.startswith(prefix):
                     yield _entry(name, found)
@@ -97,8 +98,13 @@ class Tree(Place):
                 return None
 
     def tidy(self, prefix: str) -> None:
-        folder = self._path(prefix.rpartition("/")[0])
+        name, _, beginning = prefix.rpartition("/")
+        folder = self._path(name)
         with self._said("tidied", folder):
+            if beginning:
+                for path in folder.glob(f"{_PART}*"):
+                    path.unlink(missing_ok=True)
+                return
             for path, _ in _walk(folder, parts=True):
                 if path.name.startswith(_PART):
                     path.unlink(missing_ok=True)
@@ -108,12 +114,16 @@ class Tree(Place):
                     with contextlib.suppress(OSError):
                         Path(name).rmdir()
 
-    def _open(self, name: str, offset: int) -> Source:
+    def _open(self, name: str, offset: int, etag: str) -> Source:
         path = self._path(name)
         with self._said("read", path):
             file = path.open("rb")
+            found = _entry(name, os.fstat(file.fileno())).etag
+            if etag and found != etag:
+                file.close()
+                raise Replaced(f"{path} was replaced meanwhile")
             file.seek(offset)
-            return _Reading(self, path, file)
+            return _Reading(self, path, file, found)
 
     def _path(self, name: str) -> Path:
         if any(part in ("..", ".") for part in name.split("/")) or name.startswith("/") or "\0" in name:
@@ -130,7 +140,7 @@ class Tree(Place):
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             hint = ": make room" if full else ""
-            raise PlaceFailed(f"{path} can't be {what}: {error.strerror or error}{hint}") from None
+            raise self.failed(path, what, f"{error.strerror or error}{hint}") from None
 
 
 class _Writing(Sink):
@@ -170,7 +180,8 @@ class _Writing(Sink):
 
 
 class _Reading(Source):
-    def __init__(self, tree: Tree, path: Path, file: BinaryIO) -> None:
+    def __init__(self, tree: Tree, path: Path, file: BinaryIO, etag: str) -> None:
+        super().__init__(etag)
         self._tree = tree
         self._path = path
         self._file = file
@@ -183,8 +194,10 @@ class _Reading(Source):
         self._file.close()
 
 
-def _walk(folder: Path, parts: bool = False) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every regular file below, links not followed; what goes away meanwhile is left out."""
+def _walk(
+    folder: Path, *, parts: bool = False, links: list[str] | None = None
+) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every regular file below, links not followed but named; what goes away meanwhile is left out."""
     left = [folder]
     while left:
         try:
@@ -194,6 +207,9 @@ def _walk(folder: Path, parts: bool = False) -> Iterator[tuple[Path, os.stat_res
         for one in found:
             if one.is_dir(follow_symlinks=False):
                 left.append(Path(one.path))
+            elif one.is_symlink():
+                if links is not None:
+                    links.append(one.path)
             elif one.is_file(follow_symlinks=False) and (parts or not one.name.startswith(_PART)):
                 with contextlib.suppress(FileNotFoundError):
                     yield Path(one.path), one.stat(follow_symlinks=False)
