@@ -16,12 +16,20 @@ from proxy.errors import UserError
 from proxy.settings import options
 
 _PLACES = ("PROXY_ENV", "PROXY_ENV_FILE", "PROXY_DATA_DIR")
+# Of the backup's settings those that only making one needs, and one that has an option of its own.
+_NOT_OURS = (
+    "PROXY_BACKUP_RECIPIENT",
+    "PROXY_BACKUP_ARTIFACTS",
+    "PROXY_BACKUP_KEEP_",
+    "PROXY_BACKUP_METRICS_FILE",
+)
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     """The settings that a drill hangs on, as options."""
     for flag, variable, text in reversed(options()):
-        if variable in _PLACES or variable.startswith(("PROXY_BACKUP_", "PROXY_DRILL_")):
+        ours = variable.startswith(("PROXY_BACKUP_", "PROXY_DRILL_"))
+        if variable in _PLACES or (ours and not variable.startswith(_NOT_OURS)):
             command = click.option(flag, variable, metavar="VALUE", help=f"{text} [{variable}]")(command)
     return command
 

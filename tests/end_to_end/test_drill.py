@@ -20,11 +20,13 @@ from typing import Any
 
 import pytest
 from end_to_end.backed_up import World, world, written_to
+from object_stores import S3, object_store
 
 from proxy import guard
 from proxy.backup import manifest as manifests
 from proxy.backup.databases import Table
 from proxy.backup.manifest import DatabaseEntry
+from proxy.backup.places import open_place
 
 pytestmark = pytest.mark.slow
 
@@ -251,17 +253,40 @@ def is_copy(path: Path) -> bool:
     return path.is_file() and "index" not in path.parts
 
 
-def test_an_artifact_that_was_only_listed_and_is_gone_is_told(backed_up: World, tmp_path: Path) -> None:
-    made = world(tmp_path / "listed", PROXY_BACKUP_ARTIFACTS="false", PROXY_DRILL_SAMPLE="100")
-    shutil.copy(backed_up.data / "mlflow.db", made.data / "mlflow.db")
-    shutil.copytree(backed_up.artifacts, made.artifacts, dirs_exist_ok=True)
-    made.done("backup")
-    gone = next(path for path in made.artifacts.rglob("*") if path.is_file())
-    gone.unlink()
-    told = made.refused("drill")
-    assert f"the artifact {gone.relative_to(made.artifacts)} can't be read" in told
-    assert left(made) == []
-    assert len(list(made.artifacts.rglob("*.bin"))) == 9, "nothing is written there"
+def test_of_artifacts_in_a_bucket_that_were_only_listed_the_one_that_is_gone_is_told(
+    backed_up: World, tmp_path: Path
+) -> None:
+    """The backup is in a bucket too; both are read as the service reads them."""
+    with object_store(S3, tmp_path / "store") as store:
+        root = f"{store.root}-artifacts"
+        settings = {
+            **store.settings(),
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT": root,
+            "PROXY_BACKUP_DESTINATION": f"{store.root}-backups",
+            "PROXY_BACKUP_ARTIFACTS": "false",
+            "PROXY_DRILL_SAMPLE": "100",
+        }
+        made = world(tmp_path / "listed", **settings)
+        shutil.copy(backed_up.data / "mlflow.db", made.data / "mlflow.db")
+        bucket = open_place(root, settings)
+        for path in backed_up.artifacts.rglob("*.bin"):
+            bucket.put(str(path.relative_to(backed_up.artifacts)), path.read_bytes())
+        made.done("backup")
+        names = [entry.name for entry in bucket.entries("")]
+        assert len(names) == 10
+        # The last one, so that the others are read before it.
+        bucket.remove(names[-1])
+        key = made.settings.pop("PROXY_BACKUP_IDENTITY_FILE")
+        log = store.folder / "server.log"
+        before = len(log.read_text().splitlines())
+
+        done = made.command("drill", "--backup-identity-file", key)
+
+        assert done.returncode == 1, done.stderr
+        assert f"the artifact {names[-1]} can't be read: " in done.stderr.splitlines()[-1]
+        assert left(made) == []
+        asked = re.findall(r'"([A-Z]+) /', "\n".join(log.read_text().splitlines()[before:]))
+        assert set(asked) == {"GET", "HEAD"}, "nothing is written there"
 
 
 def test_a_schema_that_mlflow_refuses_is_told(backed_up: World, tmp_path: Path) -> None:
