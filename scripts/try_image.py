@@ -1,4 +1,4 @@
-"""Runs an image of mlflow-proxy with podman, as docs/deployment.md says; for scripts/test-containers."""
+"""Looks at an image of mlflow-proxy and runs it with podman, as docs/deployment.md says."""
 
 from __future__ import annotations
 
@@ -64,6 +64,11 @@ class Podman:
         )
         return self("run", "--rm", *entry, self.image, *command[1:])
 
+    def with_(self, volume: str, *options: str, command: Sequence[str]) -> str:
+        """The same, confined as the service is, on its data and with the host's network."""
+        entry = ("--network=host", f"--volume={volume}:/data", f"--entrypoint={command[0]}")
+        return self("run", "--rm", *CONFINED, *options, *entry, self.image, *command[1:])
+
 
 def say(text: str) -> None:
     print(text, flush=True)
@@ -95,7 +100,7 @@ def look_at_configuration(podman: Podman) -> None:
 def look_at_files(podman: Podman) -> None:
     say("\n== what is in it")
     holds("the drivers", podman.once(command=("python3", "-c", f"import {DRIVERS}")) == "")
-    for program in ("pg_dump", "mariadb-dump"):
+    for program in ("pg_dump", "pg_restore", "mariadb-dump", "mariadb"):
         say(f"  {podman.once(command=(program, '--version')).splitlines()[0]}")
     find = "find / -xdev -writable -not -type l -not -path '/proc/*' -not -path '/dev/*' 2>/dev/null; true"
     writable = set(podman.once(command=("sh", "-c", find)).split())
@@ -164,10 +169,14 @@ def ask(url: str, body: dict[str, Any] | None = None, data: bytes | None = None)
         return bytes(answer.read())
 
 
-def run_it(podman: Podman) -> None:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+def run_it(podman: Podman) -> None:
+    port = free_port()
     volume = f"mlflow-proxy-{secrets.token_hex(4)}"
     podman("volume", "create", volume)
     artifact = secrets.token_bytes(5_000_000)
@@ -233,15 +242,3 @@ def stop(podman: Podman, name: str) -> None:
         state["ExitCode"] == 0 and -1 not in order[:2] and order[:2] == sorted(order[:2]) and "ended" in log,
         (state["ExitCode"], log[-2000:]),
     )
-
-
-def main() -> None:
-    podman = Podman(Path(sys.argv[1]), sys.argv[2])
-    look_at_configuration(podman)
-    look_at_files(podman)
-    run_it(podman)
-    say("\nall of it holds")
-
-
-if __name__ == "__main__":
-    main()
