@@ -3,6 +3,7 @@ MLflow."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from test_reload import OTHER, PASSWORD, Place, living, until
 
-from proxy.secret_watch import FIRST_WAIT
+from proxy.secret_watch import FIRST_WAIT, SecretWatch
+from proxy.settings import load
 
 TOKEN = "a-token-for-the-scraper"
 BUCKET = {"AWS_ACCESS_KEY_ID": "first-id", "AWS_SECRET_ACCESS_KEY": "first-secret"}
@@ -185,3 +187,27 @@ def test_a_file_that_is_being_written_is_let_alone_until_it_is_whole(pod: Pod) -
     # On a machine that stood still one of them was there for long enough to be meant.
     if longest < 1.9:
         assert [line["outcome"] for line in reloads(pod)] == ["success"]
+
+
+def test_a_defect_of_a_reload_ends_no_watch_and_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    loaded = load({}, {"PROXY_METRICS_TOKEN_FILE": str(file)}, tmp_path)
+
+    async def run() -> None:
+        asked = asyncio.Event()
+
+        async def reload() -> bool:
+            asked.set()
+            raise RuntimeError("a defect")
+
+        watch = SecretWatch(lambda: loaded, reload)
+        assert watch.checks() == {"secret-files": None}
+        watching = asyncio.create_task(watch.run())
+        file.write_text("another-token-for-the-scraper")
+        await asyncio.wait_for(asked.wait(), 60)
+        assert not watching.done()
+        assert "could not be taken up" in str(watch.checks()["secret-files"])
+        watching.cancel()
+
+    asyncio.run(run())
