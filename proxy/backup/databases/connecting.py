@@ -16,9 +16,10 @@ BATCH = 500
 """Rows in memory at once."""
 
 _STREAMED = {"stream_results": True, "max_row_buffer": BATCH}
+# client_encoding: a database without one (SQL_ASCII, as initdb makes it under the locale C) gives bytes else.
 _LIMITS: dict[str, Mapping[str, Any]] = {
-    "psycopg": {"connect_timeout": 10, "application_name": "mlflow-proxy backup"},
-    "psycopg2": {"connect_timeout": 10, "application_name": "mlflow-proxy backup"},
+    "psycopg": {"connect_timeout": 10, "application_name": "mlflow-proxy backup", "client_encoding": "utf8"},
+    "psycopg2": {"connect_timeout": 10, "application_name": "mlflow-proxy backup", "client_encoding": "utf8"},
     "pymysql": {"connect_timeout": 10},
     "mysqldb": {"connect_timeout": 10},
 }
