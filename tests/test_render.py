@@ -394,7 +394,7 @@ def test_a_secret_that_stands_in_the_overlay_is_read(team: Team) -> None:
     coded["PROXY_COOKIE_SECRET"] = base64.b64encode(b"short").decode()
     team.put("production", [*found, secret])
     assert "/run/secrets/mlflow/PROXY_COOKIE_SECRET" in "".join(team.refused())
-    coded["PROXY_COOKIE_SECRET"] = "not base64"
+    coded["PROXY_COOKIE_SECRET"] = coded["PROXY_AUDIT_KEY"][:8] + "*" + coded["PROXY_AUDIT_KEY"][8:]
     team.put("production", [*found, secret])
     (line,) = team.refused()
     assert line.startswith("Secret/mlflow-secret, data.PROXY_COOKIE_SECRET: is no base64")
