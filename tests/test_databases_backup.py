@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from end_to_end.backed_up import administer
-from end_to_end.databases import PASSWORD, Database, MariaDB, PostgreSQL, database
+from end_to_end.databases import PASSWORD, Database, MariaDB, PostgreSQL, database, path
 from programs import needs, program
 
 from proxy.backup import databases
 from proxy.backup.databases import DatabaseFailed, Facts, mysql, scratch, sqlite
+from proxy.backup.databases.definers import WithoutDefiners
 from proxy.backup.databases.digest import digest
 from proxy.errors import UserError
 from proxy.settings.database import driver_uri
@@ -52,6 +53,18 @@ LOG = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("metric", sa.ForeignKey("metrics.key")),
 )
+# As MLflow has one: it belongs to whoever makes it.
+TRIGGERS = {
+    "sqlite": ["CREATE TRIGGER keep BEFORE UPDATE ON alembic_version BEGIN SELECT RAISE(ABORT, 'kept'); END"],
+    "postgresql": [
+        "CREATE FUNCTION keep() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'kept'; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER keep BEFORE UPDATE ON alembic_version FOR EACH ROW EXECUTE FUNCTION keep()",
+    ],
+    "mysql": [
+        "CREATE TRIGGER keep BEFORE UPDATE ON alembic_version FOR EACH ROW "
+        "SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'kept'"
+    ],
+}
 VERSION = sa.Table("alembic_version", METADATA, sa.Column("version_num", sa.String(32)))
 ROWS: list[dict[str, Any]] = [
     {
@@ -101,6 +114,11 @@ def place(running: Database | None, tmp_path: Path) -> Iterator[Place]:
     server = driver_uri(running.uri())
     uri, empty = scratch.create(server, "filled"), scratch.create(server, "empty")
     fill(uri)
+    if isinstance(running, MariaDB):
+        # Another login, which may do what it likes in its own database and nothing else.
+        administer(running, "GRANT ALL ON empty.* TO another@'%' IDENTIFIED BY 'another'")
+        url = sa.make_url(empty).set(username="another", password="another")
+        empty = url.render_as_string(hide_password=False)
     yield Place(uri, empty, server)
     for name in ("filled", "empty"):
         scratch.drop(server, name)
@@ -113,6 +131,8 @@ def fill(uri: str) -> None:
         connection.execute(VERSION.insert(), [{"version_num": "abc123"}])
         connection.execute(METRICS.insert(), ROWS)
         connection.execute(LOG.insert(), [{"id": i + 1, "metric": ROWS[i]["key"]} for i in range(100)])
+        for statement in TRIGGERS[databases.kind(uri)]:
+            connection.exec_driver_sql(statement)
     engine.dispose()
 
 
@@ -142,6 +162,8 @@ def test_what_comes_back_is_what_was_there_table_by_table(place: Place, tmp_path
     engine = sa.create_engine(place.empty)
     with engine.connect() as connection:
         there = connection.execute(METRICS.select().order_by(METRICS.c.step)).mappings().fetchall()
+    with pytest.raises(sa.exc.DBAPIError, match="kept"), engine.begin() as connection:
+        connection.execute(VERSION.update().values(version_num="def456"))
     engine.dispose()
     assert [dict(row) for row in there] == ROWS
     assert not list(tmp_path.glob("*.sql*"))
@@ -202,21 +224,28 @@ def test_nothing_is_restored_over_what_is_there(place: Place, tmp_path: Path) ->
 
 
 class Broken:
-    """A source that fails in the middle."""
+    """A source that fails in the middle, when something has come of what it gave."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, come: Callable[[], bool]) -> None:
         self._file = io.BytesIO(data)
+        self._come = come
 
     def read(self, size: int, /) -> bytes:
         if not (piece := self._file.read(min(size, 1000))):
+            wait_for(self._come)
             raise UserError("it is cut short")
         return piece
 
 
 def test_what_breaks_off_leaves_nothing_behind(place: Place, tmp_path: Path) -> None:
     data, facts = dumped(place.uri, tmp_path)
+    # The others' comes to sight as a whole.
+    seen = databases.kind(place.empty) == "mysql"
     with pytest.raises(UserError, match="cut short"):
-        databases.restore(place.empty, Broken(data[: len(data) * 2 // 3]))
+        databases.restore(
+            place.empty,
+            Broken(data[: len(data) * 2 // 3], lambda: not seen or not databases.is_empty(place.empty)),
+        )
     assert databases.is_empty(place.empty)
     databases.restore(place.empty, io.BytesIO(data))
     assert databases.facts(place.empty).tables == facts.tables
@@ -245,9 +274,12 @@ def children() -> list[str]:
     return [line for line in found.stdout.splitlines() if "dump" in line or "restore" in line]
 
 
-def test_clearing_empties_it(place: Place) -> None:
+def test_clearing_empties_it_and_it_takes_a_dump_again(place: Place, tmp_path: Path) -> None:
+    data, facts = dumped(place.uri, tmp_path)
     databases.clear(place.uri)
     assert databases.is_empty(place.uri)
+    databases.restore(place.uri, io.BytesIO(data))
+    assert databases.facts(place.uri).tables == facts.tables
 
 
 def test_scratch_databases_are_found_and_dropped(place: Place) -> None:
@@ -263,27 +295,31 @@ def test_scratch_databases_are_found_and_dropped(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [POSTGRESQL, MARIADB])
-def test_the_password_is_in_no_argument_and_in_no_message(kind: type[Database], tmp_path: Path) -> None:
+def test_the_password_is_in_no_argument_and_in_no_message(
+    kind: type[Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("pg_dump", "pg_restore") if kind is PostgreSQL else ("mariadb-dump", "mariadb")
+    seen = tmp_path / "seen"
+    for name in names:
+        # MariaDB's overwrite a password in their arguments, which others can read until then.
+        noting = tmp_path / "bin" / name
+        noting.parent.mkdir(exist_ok=True)
+        noting.write_text(f'#!/bin/sh\nprintf \'%s \' {name} "$@" >> {seen}\nexec {path(name)} "$@"\n')
+        noting.chmod(0o755)
     with database(kind) as running:
         uri = driver_uri(running.uri())
         if kind is MariaDB:
             administer(running, "ALTER DATABASE mlflow CHARACTER SET utf8mb4")
         fill(uri)
-        seen: set[str] = set()
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+        data, _ = dumped(uri, tmp_path)
+        databases.clear(uri)
+        databases.restore(uri, io.BytesIO(data))
 
-        class Watching:
-            def write(self, data: bytes, /) -> int:
-                for entry in Path("/proc").glob("[0-9]*/cmdline"):
-                    with contextlib.suppress(OSError):
-                        seen.add(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                return len(data)
-
-        with databases.snapshot(uri, tmp_path) as snapshot:
-            snapshot.dump(Watching())
-        assert any("dump" in line for line in seen)
-        assert not [line for line in seen if PASSWORD in line or "p%40ss" in line]
-        for files in tmp_path.rglob("*"):
-            assert PASSWORD.encode() not in files.read_bytes()
+        arguments = seen.read_text()
+        assert all(f"{name} --" in arguments.replace(f"{name} --version", "") for name in names)
+        assert PASSWORD not in arguments
+        assert "p%40ss" not in arguments
 
         wrong = driver_uri(running.uri("wr@ng:p/ss%"))
         said = databases.unfit(wrong)
@@ -350,6 +386,22 @@ def test_an_option_file_reads_back_what_was_put_in(tmp_path: Path) -> None:
         )
         assert f"--init-command={password} " in done.stdout + " "
         assert "--user=us#er" in done.stdout
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 5000, 10**6])
+def test_a_dump_of_mysql_tells_not_whose_the_triggers_were(piece: int) -> None:
+    head = b"/*!50003 CREATE*/ /*!50017 DEFINER=`mlflow``x`@`%`*/ /*!50003 TRIGGER"
+    row = b"(1,'\\n" + head + b"'),"
+    view = b"\n/*!50013 DEFINER=`root`@`localhost` SQL SECURITY DEFINER */\n/*!50001 VIEW"
+    data = b"\n" + row * 100 + b"\n" + head + b" a\n" + row + view + b"\n" + head
+    written = io.BytesIO()
+    without = WithoutDefiners(written)
+    for at in range(0, len(data), piece):
+        assert without.write(data[at : at + piece]) == len(data[at : at + piece])
+    without.end()
+    new = b"/*!50003 CREATE*/ /*!50017 */ /*!50003 TRIGGER"
+    plain = b"\n/*!50013 SQL SECURITY DEFINER */\n/*!50001 VIEW"
+    assert written.getvalue() == b"\n" + row * 100 + b"\n" + new + b" a\n" + row + plain + b"\n" + new
 
 
 def test_another_kind_of_database_is_refused_with_the_reason() -> None:

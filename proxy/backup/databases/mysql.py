@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
 from proxy.backup.databases.connecting import connected, quoted, rows, scalar, table
+from proxy.backup.databases.definers import WithoutDefiners
 from proxy.backup.databases.kinds import PIECE, DatabaseFailed, Facts, Reader, Writer, nothing
 from proxy.backup.databases.programs import Child, Program, installed, running
 
@@ -152,7 +153,9 @@ class _Snapshot:
         self.size = size
 
     def dump(self, to: Writer) -> None:
-        self._dump.pour(to)
+        without = WithoutDefiners(to)
+        self._dump.pour(without)
+        without.end()
 
     def facts(self, tick: Callable[[], None] = nothing) -> Facts:
         return _facts(self._connection, self.moment, tick)

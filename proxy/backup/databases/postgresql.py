@@ -43,6 +43,10 @@ _TYPES = f"""
     SELECT n.nspname, c.typname FROM pg_type c JOIN pg_namespace n ON n.oid = c.typnamespace
     WHERE c.typtype IN ('e', 'd') AND {_OURS} ORDER BY 1, 2
 """  # noqa: S608
+_ROUTINES = f"""
+    SELECT n.nspname, c.proname, pg_get_function_identity_arguments(c.oid)
+    FROM pg_proc c JOIN pg_namespace n ON n.oid = c.pronamespace WHERE {_OURS} ORDER BY 1, 2, 3
+"""  # noqa: S608
 _COLUMNS = """
     SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a
     JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -203,9 +207,10 @@ def _tables(connection: sa.Connection) -> list[_Name]:
 
 
 def is_empty(uri: str) -> bool:
-    """Whether there is no table, view, sequence or type of anybody's in it. Raises DatabaseFailed."""
+    """Whether there is no table, view, sequence, type or function of anybody's in it. Raises
+    DatabaseFailed."""
     with connected(uri) as connection:
-        return not (_relations(connection) or rows(connection, _TYPES))
+        return not (_relations(connection) or rows(connection, _TYPES) or rows(connection, _ROUTINES))
 
 
 def _relations(connection: sa.Connection) -> list[tuple[_Name, str]]:
@@ -217,13 +222,17 @@ _DROPS = {"v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "f": "FOREIGN 
 
 
 def clear(uri: str) -> None:
-    """Remove every table, view, sequence and type, in one transaction. Raises DatabaseFailed."""
+    """Remove every table, view, sequence, type and function (MLflow's tables have one for a trigger), in one
+    transaction. Raises DatabaseFailed."""
     with connected(uri) as connection, connection.begin():
         for name, kind in _relations(connection):
             what = _DROPS.get(kind, "TABLE")
             connection.exec_driver_sql(f"DROP {what} IF EXISTS {quoted(connection, *name)} CASCADE")
         for schema, name in rows(connection, _TYPES):
             connection.exec_driver_sql(f"DROP TYPE IF EXISTS {quoted(connection, schema, name)} CASCADE")
+        for schema, name, arguments in rows(connection, _ROUTINES):
+            what = f"{quoted(connection, schema, name)}({arguments})"
+            connection.exec_driver_sql(f"DROP ROUTINE IF EXISTS {what} CASCADE")
 
 
 def restore(uri: str, source: Reader) -> None:
