@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -70,6 +71,9 @@ def test_a_good_backup_is_restored_and_read_also_after_a_drill_that_was_killed(
         killed(backed_up, moment, random.uniform(0, most))
     assert "drill" not in backed_up.state(), "none of them was taken for a drill"
     until_no_process_is_left(backed_up)
+    # A service that is killed leaves its sockets there.
+    folders = [Path(tempfile.gettempdir()) / name for name in left(backed_up)]
+    assert any(folder.exists() for folder in folders)
     figures = tmp_path / "backup.prom"
 
     report = backed_up.drill(PROXY_BACKUP_METRICS_FILE=str(figures))
@@ -81,6 +85,7 @@ def test_a_good_backup_is_restored_and_read_also_after_a_drill_that_was_killed(
     assert 0 < report["mlflow_start_seconds"] < report["restore_seconds"] <= report["seconds"]
     assert report["data_age_seconds"] > 0
     assert left(backed_up) == []
+    assert not any(folder.exists() for folder in folders)
     text = figures.read_text()
     for line in (
         "mlflow_proxy_drill_success 1.0",
@@ -307,6 +312,7 @@ def test_a_schema_that_mlflow_refuses_is_told(backed_up: World, tmp_path: Path) 
     [
         ({"kind": "postgresql"}, "PROXY_DRILL_SERVER_URL names no postgresql server"),
         ({"roles": ("registry",)}, "holds no tracking database"),
+        ({"role": "../../../../x"}, "a database of '../../../../x', which this version does not know"),
     ],
 )
 def test_what_hinders_the_drill_is_told(copy: World, change: dict[str, Any], words: str) -> None:
@@ -316,6 +322,7 @@ def test_what_hinders_the_drill_is_told(copy: World, change: dict[str, Any], wor
     )
     assert words in copy.refused("drill")
     assert left(copy) == []
+    assert not list(copy.folder.glob("x*"))
 
 
 def test_a_drill_that_has_no_room_is_told_before_it_begins(copy: World) -> None:
@@ -327,8 +334,9 @@ def test_a_drill_that_has_no_room_is_told_before_it_begins(copy: World) -> None:
 
 def test_whatever_ends_a_drill_it_is_noted_as_one_that_failed(copy: World) -> None:
     manifest, file = manifest_of(copy)
-    parts: Any = tuple(part._replace(plain_bytes="many") for part in manifest.parts)  # type: ignore[arg-type]
-    file.write_bytes(dataclasses.replace(manifest, parts=parts).text())
+    assert manifest.artifacts is not None
+    senseless: Any = dataclasses.replace(manifest.artifacts, bytes="many")  # type: ignore[arg-type]
+    file.write_bytes(dataclasses.replace(manifest, artifacts=senseless).text())
     assert copy.command("drill").returncode == 1
     assert copy.state()["drill"]["error"].startswith("the drill could not go on: TypeError: ")
     assert left(copy) == []

@@ -84,7 +84,9 @@ def _drill(loaded: Loaded, progress: Progress, name: str | None, began: float) -
         )
         progress.say("starting MLflow on it")
         starting = time.monotonic()
-        environ = service.environment(sources.environment(loaded), made.folder / "service", uris, root)
+        environ = service.environment(
+            sources.environment(loaded), made.folder / "service", made.temporary, uris, root
+        )
         with service.running(made.folder / "service", environ) as running:
             ready = time.monotonic()
             progress.say("reading through MLflow's client")

@@ -1,4 +1,4 @@
-"""What a drill makes and removes: a folder, and databases on a server that is lent for it.
+"""What a drill makes and removes: a folder, one for temporary files, and databases on a server that is lent.
 
 All of one drill has one name, with its time in it. While the lock is held, a folder of another name is what a
 drill left that was killed; it tells which databases were that one's.
@@ -12,12 +12,14 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from proxy.backup import databases
 from proxy.backup.databases import scratch as lent
+from proxy.backup.sources import ROLES
 from proxy.errors import UserError
 
 PREFIX = "mlflow_drill_"
@@ -34,12 +36,17 @@ class Scratch:
 
     def __init__(self, folder: Path, name: str, server: str | None) -> None:
         self.folder = folder
+        self.temporary = _temporary(name)
+        """For what its service and its client keep while they run: a socket's path has to be short."""
         self._name = name
         self._server = server
         self._made: list[str] = []
 
     def database(self, role: str, kind: str) -> str:
         """An empty database of that kind, for that role: its URI. Raises UserError."""
+        # Whoever can write where the backups are could have given it any name, a path for instance.
+        if role not in ROLES:
+            raise UserError(f"the backup has a database of {role!r}, which this version does not know")
         if kind == "sqlite":
             return f"sqlite:///{self.folder / f'{role}.db'}"
         if self._server is None or databases.kind(self._server) != kind:
@@ -53,7 +60,8 @@ class Scratch:
 
     def remove(self) -> None:
         """All of it. Raises DatabaseFailed, after all was tried."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for folder in (self.temporary, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
         problem: databases.DatabaseFailed | None = None
         for name in self._made:
             try:
@@ -85,6 +93,7 @@ def scratch(data_dir: Path, server: str | None) -> Iterator[Scratch]:
         made = Scratch(parent / name, name, server)
         made.folder.mkdir(mode=0o700)
         try:
+            made.temporary.mkdir(mode=0o700)
             yield made
         finally:
             made.remove()
@@ -101,7 +110,12 @@ def _remove_left(parent: Path, server: str | None) -> None:
             if name.rpartition("_")[0] in mine or _age(name) > _LOST_SECONDS:
                 lent.drop(server, name)
     for folder in folders:
+        shutil.rmtree(_temporary(folder.name), ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(name: str) -> Path:
+    return Path(tempfile.gettempdir()) / name
 
 
 def _age(name: str) -> float:

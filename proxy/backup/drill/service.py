@@ -64,7 +64,7 @@ class Running:
 
 
 def environment(
-    environ: Mapping[str, str], folder: Path, uris: Mapping[str, str], artifacts: str
+    environ: Mapping[str, str], folder: Path, temporary: Path, uris: Mapping[str, str], artifacts: str
 ) -> dict[str, str]:
     """Of the service: nothing of this one's settings but how the storage is reached. `uris` are by role."""
     kept = {
@@ -85,6 +85,7 @@ def environment(
         "MLFLOW_HOST": "127.0.0.1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PROXY_DATA_DIR": str(folder),
+        "TMPDIR": str(temporary),
         "PROXY_TLS": "off",
         # Nothing is written to what was restored, or, where the artifacts were not copied, to their storage.
         "PROXY_PROBE_STORAGE_INTERVAL": "0",
