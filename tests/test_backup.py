@@ -121,9 +121,9 @@ def test_artifacts_are_copied_once_and_each_set_keeps_what_it_had(made: Site, tm
     first, before = made.newest(), tree(made.artifacts)
     copies = set(Path(made.place.text).glob("artifacts/??/*"))
     assert len(copies) == len(before)
-    made.artifact("1/run-1/artifacts/model.bin", b"trained again")
+    made.artifact("1/run-1/artifacts/model.bin", b"trained again".ljust(3000))
     (made.artifacts / "1/run-2/artifacts/model.bin").unlink()
-    assert "1 of them, 13 B, were not copied before" in made.run("backup", "--artifacts")
+    assert "1 of them, 3.0 KB, were not copied before" in made.run("backup", "--artifacts")
     assert len(set(Path(made.place.text).glob("artifacts/??/*")) - copies) == 1
 
     old, new = made.elsewhere(tmp_path / "old"), made.elsewhere(tmp_path / "new")
@@ -235,6 +235,13 @@ def test_a_part_with_the_right_digest_that_is_not_encrypted_to_us_is_refused(
     said = other.run("restore", "--yes", fails=True, PROXY_BACKUP_IDENTITY_FILE=str(tmp_path / "none.key"))
     assert "holds no secret key" in said
     assert not (other.data / "mlflow.db").exists()
+    # What is there goes for what can be read alone.
+    replace = {"PROXY_BACKUP_IDENTITY_FILE": str(wrong), "PROXY_BACKUP_DESTINATION": made.place.text}
+    before = made.tables()
+    assert "encrypted to other keys" in made.run(
+        "restore", "--yes", "--replace-what-is-there", fails=True, **replace
+    )
+    assert made.tables() == before
 
 
 def test_a_missing_copy_is_named_with_its_artifact(made: Site, tmp_path: Path) -> None:
@@ -579,6 +586,13 @@ def test_another_kind_of_database_is_refused_with_the_reason(made: Site, tmp_pat
     assert "hidden" not in said
 
 
+def test_a_database_that_can_not_be_written_is_named_with_its_setting(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
+    other = made.elsewhere(tmp_path / "other")
+    said = other.run("restore", "--yes", fails=True, MLFLOW_BACKEND_STORE_URI="sqlite:////proc/mlflow.db")
+    assert "MLFLOW_BACKEND_STORE_URI: the database /proc/mlflow.db: it can't be written" in said
+
+
 def test_two_databases_are_not_restored_into_one(made: Site, tmp_path: Path) -> None:
     made.run("backup")
     other = made.elsewhere(tmp_path / "other")
@@ -629,7 +643,10 @@ def test_one_database_with_two_tasks_is_dumped_once(made: Site) -> None:
         ({"PROXY_BACKUP_RECIPIENT": "age1nonsense"}, "is no public key"),
         ({"PROXY_BACKUP_RECIPIENT": "me@example.com"}, "is no public key"),
         ({"PROXY_BACKUP_KEEP_DAILY": "-1"}, "is not a whole number"),
-        ({"MLFLOW_BACKEND_STORE_URI": "sqlite:////no/such/folder/mlflow.db"}, "no such file"),
+        (
+            {"MLFLOW_BACKEND_STORE_URI": "sqlite:////no/such/mlflow.db"},
+            "MLFLOW_BACKEND_STORE_URI: the database /no/such/mlflow.db: there is no such file",
+        ),
         ({"MLFLOW_AUTH_CONFIG_PATH": "/no/such/file"}, "MLFLOW_AUTH_CONFIG_PATH"),
     ],
 )
@@ -663,6 +680,13 @@ def test_what_came_of_it_is_noted_for_the_metrics(made: Site) -> None:
     later = state.read(made.data)["backup"]
     assert later["last_success"] == manifest.moment
     assert "/proc/nothing" in later["error"]
+    # Figures that nobody can write hide neither what went wrong nor what went well.
+    nowhere = {"PROXY_BACKUP_METRICS_FILE": "/proc/nothing.prom"}
+    said = made.run("backup", fails=True, PROXY_BACKUP_DESTINATION="/proc/nothing", **nowhere)
+    assert said.endswith("lock.json can't be written: No such file or directory\n")
+    said = made.run("backup", fails=True, **nowhere)
+    assert f"{made.newest().set}, " in said
+    assert "PROXY_BACKUP_METRICS_FILE: /proc/nothing.prom can't be written" in said
 
 
 def test_the_secrets_that_are_not_in_it_are_named(made: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 from backup_site import Site, site, tree
 
 from proxy.backup import reading
-from proxy.backup.manifest import Manifest
+from proxy.backup.manifest import Manifest, new_name
 from proxy.backup.places.tree import Tree
 from proxy.backup.retention import DAY, Keep, superseded
 
@@ -53,6 +53,13 @@ def test_the_last_good_one_stays_whatever_is_said(pause: int) -> None:
 def test_a_pause_of_the_backups_removes_none() -> None:
     old = [NOW - (1000 + number) * DAY for number in range(7)]
     assert len(left([NOW, *old], Keep(7, 0, 0))) == 7
+
+
+def test_sets_of_one_second_are_in_order() -> None:
+    names = [new_name(NOW + number / 20) for number in range(40)]
+    assert names == sorted(names)
+    assert len({name.partition("-")[0] for name in names}) == 2
+    assert len({new_name(NOW) for _ in range(100)}) > 1
 
 
 def test_what_is_newer_than_the_set_just_made_stays() -> None:

@@ -166,8 +166,10 @@ def parse(data: bytes, where: str) -> Manifest:
 
 
 def new_name(now: float) -> str:
-    """A set's name: its beginning in UTC, and what tells two of one second apart."""
-    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{secrets.token_hex(3)}"
+    """A set's name: its beginning in UTC, the part of the second in hexadecimal, so that names are in the
+    order of time, and three digits of chance."""
+    part = f"{int(now % 1 * 0x1000):03x}"
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{part}{secrets.token_hex(2)[:3]}"
 
 
 def _check(manifest: Manifest) -> None:

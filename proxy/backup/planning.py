@@ -12,7 +12,7 @@ from proxy.backup.journal import Journal
 from proxy.backup.manifest import DatabaseEntry, Manifest
 from proxy.backup.places import Place
 from proxy.backup.progress import size
-from proxy.backup.sources import Database, identity, place_of
+from proxy.backup.sources import Database, identity, named, place_of
 from proxy.errors import UserError
 from proxy.mlflow_server import schema
 
@@ -142,8 +142,9 @@ def is_done(journal: Journal, entry: DatabaseEntry, target: Database) -> bool:
 
 def check_empty(plan: Plan, journal: Journal, entry: DatabaseEntry, target: Database) -> bool:
     """Whether that database is empty. Raises UserError where it is not and what is in it may not be lost."""
-    if databases.is_empty(target.uri):
-        return True
+    with named(target):
+        if databases.is_empty(target.uri):
+            return True
     if journal.state(step(entry, target)) != "begun" and not plan.replace:
         raise UserError(
             f"{target.variable}: {place_of(target.uri)} is not empty: name an empty database, or say "

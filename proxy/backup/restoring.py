@@ -19,7 +19,7 @@ from proxy.backup.places.place import READ
 from proxy.backup.planning import Plan, artifacts_step, check_artifacts, check_empty, is_done, step
 from proxy.backup.progress import Progress
 from proxy.backup.reading import Artifact, BrokenBackup
-from proxy.backup.sources import Database, place_of
+from proxy.backup.sources import Database, named, place_of
 
 
 def restore(plan: Plan, progress: Progress) -> None:
@@ -51,9 +51,10 @@ def _database(
     # Somebody may have put something there since the person was asked.
     is_empty = check_empty(plan, journal, entry, target)
     journal.note(step(entry, target), "begun")
-    if not is_empty:
-        databases.clear(target.uri)
-    database(plan.place, plan.manifest, entry, target.uri, plan.key, progress)
+    with named(target):
+        if not is_empty:
+            databases.clear(target.uri)
+        database(plan.place, plan.manifest, entry, target.uri, plan.key, progress)
     journal.note(step(entry, target), "done")
 
 

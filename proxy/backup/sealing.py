@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -132,7 +133,8 @@ class Opened:
         except BaseException as error:
             # The library tells of what its files raised in words of its own.
             self._error = self._source.error or Undecryptable(str(error))
-        self._put(b"")
+        with contextlib.suppress(OSError):  # nobody reads any more
+            self._put(b"")
 
     # What the library writes to.
     def write(self, data: bytes) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from proxy.backup.databases import DatabaseFailed
 from proxy.backup.places import Place, open_place
 from proxy.errors import UserError
 from proxy.mlflow_server import output
@@ -31,6 +33,15 @@ class Database:
     uri: str
     variable: str
     """The setting that names it."""
+
+
+@contextlib.contextmanager
+def named(one: Database) -> Iterator[None]:
+    """Has what fails in the block say which setting names the database."""
+    try:
+        yield
+    except DatabaseFailed as error:
+        raise DatabaseFailed(f"{one.variable}: {error}") from None
 
 
 def environment(loaded: Loaded) -> dict[str, str]:

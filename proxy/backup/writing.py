@@ -22,7 +22,7 @@ from proxy.backup.manifest import ArtifactsEntry, DatabaseEntry, Manifest
 from proxy.backup.places import Place
 from proxy.backup.progress import Progress, size
 from proxy.backup.retention import Keep
-from proxy.backup.sources import Database, place_of
+from proxy.backup.sources import Database, named, place_of
 from proxy.backup.streams import Stored
 from proxy.errors import UserError
 
@@ -138,10 +138,11 @@ class _Run:
 
     def _databases(self) -> list[DatabaseEntry]:
         with ExitStack() as stack:
-            opened = [
-                (one, stack.enter_context(databases.snapshot(one.uri, self._folder(one.role))))
-                for one in self._plan.databases
-            ]
+            opened: list[tuple[Database, Snapshot]] = []
+            for one in self._plan.databases:
+                with named(one):
+                    snapshot = databases.snapshot(one.uri, self._folder(one.role))
+                    opened.append((one, stack.enter_context(snapshot)))
             about = sum(snapshot.size for _, snapshot in opened)
             self._progress.say(f"{len(opened)} databases, about {size(about)} to read")
             return [self._database(one, snapshot) for one, snapshot in opened]
@@ -149,10 +150,11 @@ class _Run:
     def _database(self, one: Database, snapshot: Snapshot) -> DatabaseEntry:
         name = f"{one.role}.dump{self._suffix}"
         self._progress.stage(one.role, snapshot.size)
-        with self._part(name) as writer:
-            snapshot.dump(writer)
-        self._progress.end()
-        facts = snapshot.facts(self._progress.tick)
+        with named(one):
+            with self._part(name) as writer:
+                snapshot.dump(writer)
+            self._progress.end()
+            facts = snapshot.facts(self._progress.tick)
         return DatabaseEntry(
             role=one.role,
             roles=one.roles,
@@ -174,7 +176,7 @@ class _Run:
                 plan.artifacts, self._place, ledger, self._set, self._keys, plan.folder / "digests.db"
             )
             count, total = work.find()
-            progress.say(f"{count} artifacts, {size(total)}")
+            progress.say(f"{count} artifacts, {size(total)}, in {plan.artifacts.text}")
             if links := plan.artifacts.links:
                 progress.say(
                     f"not in it: what {len(links)} symbolic links among the artifacts lead to ({links[0]}"

@@ -172,7 +172,10 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
     except UserError as error:
         with contextlib.suppress(OSError):
             state.note(home, "backup", {"last_attempt": began, "error": str(error).splitlines()[0]})
-        _write_figures(settings)
+        try:
+            _write_figures(settings)
+        except UserError as another:
+            progress.say(str(another))
         raise
     manifest = made.manifest
     took = time.time() - began
@@ -187,7 +190,6 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
     }
     with state.own_files(home):
         state.note(home, "backup", came)
-    _write_figures(settings)
     for name in made.removed:
         progress.say(f"the backup {name} was removed: no rule keeps it any more")
     if secrets := sources.left_out(settings):
@@ -198,6 +200,8 @@ def run(loaded: Loaded, *, artifacts: bool, as_json: bool) -> None:
         click.echo(json.dumps(json.loads(manifest.text()), indent=1))
     else:
         click.echo(f"{place.text}: {manifest.set}, {size(made.bytes)} in {seconds(took)}")
+    # Last: where they can't be written, the backup is there all the same, and was said to be.
+    _write_figures(settings)
 
 
 def _write_figures(settings: Settings) -> None:

@@ -115,7 +115,7 @@ class Azure(Place):
         except (AzureError, OSError, ValueError) as error:
             where = f"{self.text}/{name}".rstrip("/")
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if isinstance(error, ClientAuthenticationError):
+            if isinstance(error, ClientAuthenticationError | ValueError):
                 reason = f"{reason.rstrip('.')}; {_KEY}"
             raise self.failed(where, what, reason) from None
 

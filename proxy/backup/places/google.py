@@ -99,7 +99,7 @@ class Google(Place):
         except (GoogleAPIError, GoogleAuthError, RequestException, OSError, ValueError) as error:
             where = f"{self.text}/{name}".rstrip("/")
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            if isinstance(error, GoogleAuthError):
+            if isinstance(error, GoogleAuthError | FileNotFoundError | PermissionError):
                 reason = f"{reason.rstrip('.')}; {_KEY}"
             raise self.failed(where, what, reason) from None
 

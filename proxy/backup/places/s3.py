@@ -18,13 +18,19 @@ _KEY = (
     "the key is that of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; that of the backups may be another, "
     "PROXY_BACKUP_ACCESS_KEY_ID and PROXY_BACKUP_SECRET_ACCESS_KEY"
 )
+_ADDRESS = (
+    "the address is that of MLFLOW_S3_ENDPOINT_URL, with http:// or https://; that of the backups may be "
+    "another, PROXY_BACKUP_S3_ENDPOINT_URL"
+)
 _HINTS = {
     "AccessDenied": "the key's rights must be those of ops/storage/s3-policy-backup.json",
+    "EndpointConnectionError": _ADDRESS,
     "InvalidAccessKeyId": _KEY,
     "NoCredentialsError": _KEY,
     "NoSuchBucket": "make the bucket, or name another",
     "PartialCredentialsError": _KEY,
     "SignatureDoesNotMatch": _KEY,
+    "ValueError": _ADDRESS,
 }
 _TAKEN = ("412", "PreconditionFailed", "409", "ConditionalRequestConflict")
 
