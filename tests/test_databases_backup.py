@@ -26,6 +26,7 @@ from proxy.backup import databases
 from proxy.backup.databases import DatabaseFailed, Facts, mysql, scratch, sqlite
 from proxy.backup.databases.definers import WithoutDefiners
 from proxy.backup.databases.digest import digest
+from proxy.backup.databases.programs import Program
 from proxy.errors import UserError
 from proxy.settings.database import driver_uri
 
@@ -409,6 +410,25 @@ def test_a_dump_of_mysql_tells_not_whose_the_triggers_were(piece: int) -> None:
     new = b"/*!50003 CREATE*/ /*!50017 */ /*!50003 TRIGGER"
     plain = b"\n/*!50013 SQL SECURITY DEFINER */\n/*!50001 VIEW"
     assert written.getvalue() == b"\n" + row * 100 + b"\n" + new + b" a\n" + row + plain + b"\n" + new
+
+
+@pytest.mark.parametrize(
+    ("query", "mariadb", "mysql_8"),
+    [
+        ("", "skip-ssl", "ssl-mode=PREFERRED"),
+        ("?ssl_ca=/ca.pem", "ssl-verify-server-cert=1", "ssl-mode=VERIFY_IDENTITY"),
+        ("?ssl_capath=/ca", "ssl-verify-server-cert=1", "ssl-mode=VERIFY_IDENTITY"),
+        ("?ssl_ca=/ca.pem&ssl_check_hostname=false", "ssl-verify-server-cert=0", "ssl-mode=VERIFY_CA"),
+        ("?ssl_cert=/c.pem&ssl_key=/k.pem", "ssl-verify-server-cert=0", "ssl-mode=REQUIRED"),
+    ],
+)
+def test_the_programs_look_at_the_servers_certificate_where_the_driver_does(
+    query: str, mariadb: str, mysql_8: str
+) -> None:
+    uri = f"mysql+pymysql://u:p@db.example.com/mlflow{query}"
+    for text, wanted in (("mariadb from 11.8.3-MariaDB", mariadb), ("mysql  Ver 8.4.6 for Linux", mysql_8)):
+        lines = mysql.options(uri, Program("/usr/bin/x", (11, 8), text)).decode().splitlines()
+        assert [line for line in lines if line.startswith(("ssl-mode", "ssl-verify", "skip-ssl"))] == [wanted]
 
 
 def test_another_kind_of_database_is_refused_with_the_reason() -> None:

@@ -104,11 +104,15 @@ def options(uri: str, program: Program) -> bytes:
         if (value := given.get(name)) not in (None, ""):
             lines.append(f"{option}={_quoted(str(value))}")
     tls = any(name.startswith("ssl_") for name in given if name in _OPTIONS)
-    # As the driver has it: without an authority no certificate is looked at.
+    # As the driver has it: who names an authority has certificate and host's name looked at, else nothing is.
+    authority = any(given.get(name) for name in ("ssl_ca", "ssl_capath"))
+    named = authority and bool(given.get("ssl_check_hostname", True))
     if "MariaDB" in program.text:
-        lines.append("ssl-verify-server-cert=0" if tls else "skip-ssl")
+        lines.append(f"ssl-verify-server-cert={named:d}" if tls else "skip-ssl")
     elif not tls:
         lines += ["ssl-mode=PREFERRED", "get-server-public-key"]
+    else:
+        lines.append(f"ssl-mode={'VERIFY_IDENTITY' if named else 'VERIFY_CA' if authority else 'REQUIRED'}")
     return ("\n".join(lines) + "\n").encode()
 
 
