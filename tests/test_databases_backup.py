@@ -252,6 +252,20 @@ def test_what_breaks_off_leaves_nothing_behind(place: Place, tmp_path: Path) -> 
     assert databases.facts(place.empty).tables == facts.tables
 
 
+def test_a_dump_by_somebody_else_reads_and_runs_nothing_of_this_machine(place: Place, tmp_path: Path) -> None:
+    secret, made = tmp_path / "secret", tmp_path / "made"
+    secret.write_text("ours")
+    # The commands of MySQL's client, and the statement at which it sends a file of its own.
+    for text in (
+        f"CREATE TABLE t (x TEXT);\n\\! touch {made}\n",
+        f"CREATE TABLE t (x TEXT);\nLOAD DATA LOCAL INFILE '{secret}' INTO TABLE t;\n",
+    ):
+        with pytest.raises(UserError):
+            databases.restore(place.empty, io.BytesIO(text.encode()))
+        assert databases.is_empty(place.empty)
+    assert not made.exists()
+
+
 class Full:
     """A place that takes a little."""
 

@@ -349,7 +349,8 @@ def restore(uri: str, source: Reader) -> None:
     with connected(uri) as connection:
         program = _program(uri, connection, _CLIENTS)
     try:
-        with _started(uri, program, "--batch", "--binary-mode", fed=True) as child:
+        # In no dump of ours: a statement that has the client send a file of this machine.
+        with _started(uri, program, "--batch", "--binary-mode", "--local-infile=0", fed=True) as child:
             child.feed(source)
     except BaseException:
         with contextlib.suppress(DatabaseFailed):
