@@ -215,12 +215,13 @@ def test_the_command_migrates_after_a_copy_and_then_has_nothing_to_do(tmp_path: 
     assert "needs no migration (current)" in again.stdout
 
 
-def test_who_waits_for_a_migration_changes_nothing_and_is_told_of_a_newer_mlflow(tmp_path: Path) -> None:
+def test_a_newer_mlflows_database_is_neither_waited_for_nor_migrated(tmp_path: Path) -> None:
     path = database(tmp_path / "mlflow-data" / "mlflow.db", "ffffffffffff")
     before = hashlib.sha256(path.read_bytes()).digest()
-    done = command("migrate", tmp_path, "--wait")
-    assert done.returncode == 1
-    assert "install the MLflow that it belongs to" in done.stderr
+    for option in ("--wait", "--yes"):
+        done = command("migrate", tmp_path, option)
+        assert done.returncode == 1
+        assert "install the MLflow that it belongs to" in done.stderr
     assert hashlib.sha256(path.read_bytes()).digest() == before
     path.unlink()
     database(path, newest())
