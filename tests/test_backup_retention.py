@@ -112,6 +112,20 @@ def test_a_backup_removes_what_no_rule_keeps_and_the_copies_that_nothing_needs(
     assert "0 of them" in made.run("backup", "--artifacts", **keep)
 
 
+def test_backups_of_another_service_at_the_same_place_stay(made: Site, tmp_path: Path) -> None:
+    made.run("backup")
+    theirs = aged(made, 30)
+    other = site(tmp_path / "other", artifacts=0)
+    other.environment = made.environment
+    other.run("backup")
+    old = aged(other, 20)
+    keep = {"PROXY_BACKUP_KEEP_DAILY": "1", "PROXY_BACKUP_KEEP_WEEKLY": "0", "PROXY_BACKUP_KEEP_MONTHLY": "0"}
+    said = other.run("backup", **keep)
+    assert f"the backup {old} was removed" in said
+    assert "1 backups of another database" in said
+    assert [one.set for one in reading.sets(made.place)] == [theirs, other.newest().set]
+
+
 def test_a_backup_that_fails_removes_nothing(made: Site) -> None:
     made.run("backup")
     old = aged(made, 400)

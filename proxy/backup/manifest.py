@@ -89,6 +89,12 @@ class Manifest:
         return next((entry for entry in self.databases if role in entry.roles), None)
 
     @property
+    def source(self) -> str:
+        """Where the tracking database was. Sets of another are another service's, or of before it moved."""
+        entry = self.database("tracking")
+        return entry.place if entry is not None else ""
+
+    @property
     def name(self) -> str:
         """Of its file at the place."""
         return f"{FOLDER}{self.set}/{FILE}"

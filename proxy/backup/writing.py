@@ -109,7 +109,10 @@ class _Run:
         Raises UserError.
         """
         sets = reading.sets(self._place)
-        old = retention.superseded(sets, made.set, self._plan.keep)
+        same = [one for one in sets if one.source == made.source]
+        if others := len(sets) - len(same):
+            self._progress.say(f"{others} backups of another database than {made.source} are here: they stay")
+        old = retention.superseded(same, made.set, self._plan.keep)
         for one in old:
             self._lease.check()
             # The manifest first: what is half removed is no set.
