@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
+from fake_upstream import file_of
 from forwarding import (
     ARTIFACT,
     CREATE,
@@ -78,6 +79,40 @@ def test_a_big_download_to_a_slow_client_takes_no_memory(rig: Rig) -> None:
                 most = max(most, rig.memory())
     assert received == size
     assert max(most, held_back) - before < 20
+
+
+def test_a_long_download_is_what_mlflow_sent_however_it_is_taken(rig: Rig) -> None:
+    size = 24 * MIB
+    whole = file_of(size)[:size]
+    target = told(ARTIFACT, file=size, test="however")
+    with rig.client(receive_buffer=128 * 1024, timeout=60) as client:
+        for pause in (0.0, 0.02):  # as fast as it can, and with what it does not take waiting for it
+            client.request("GET", target)
+            answer = client.head()
+            received = bytearray(client.buffer)
+            client.buffer = b""
+            while len(received) < size:
+                received += client.sock.recv(min(MIB, size - len(received)))
+                time.sleep(pause if len(received) % 7 == 0 else 0)
+            assert received == whole
+            assert rig.logged(request_id=answer.header("x-request-id"))["bytes_out"] == size
+    assert len({event["connection"] for event in rig.events("head", target=target)}) == 1
+
+
+def test_a_short_request_after_a_long_download_is_understood(rig: Rig) -> None:
+    with rig.client() as client:
+        for _ in range(3):
+            assert len(client.ask("GET", told(ARTIFACT, file=MIB)).body) == MIB
+            assert client.ask("POST", CREATE, body=b"{}").json()["body"] == "{}"
+
+
+def test_of_a_long_answer_no_more_passes_than_it_said(rig: Rig) -> None:
+    raw = response(200, f"content-length: {2 * MIB}")
+    target = told(ARTIFACT, raw, pieces=3, piece=MIB, plain=1)
+    with rig.client() as client:
+        assert len(client.ask("GET", target).body) == 2 * MIB
+        rig.event("end", connection=rig.event("head", target=target)["connection"])
+        assert client.ask("POST", CREATE, body=b"{}").json()["body"] == "{}"
 
 
 @pytest.mark.parametrize("chunked", [True, False])

@@ -26,6 +26,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 KEPT_BACK = 1024 * 1024
 """Bytes of an answer that wait for its end, so that another can be given where it breaks off, and of one that
 is rewritten at most; server-info is some 300 bytes."""
+LONG = 256 * 1024
+"""Bytes still to come, from which on a body is handed on without a copy where that is possible."""
+Give = Callable[[memoryview], int]
+"""Sends what the client's side of the kernel takes at once; how many bytes that was (proxy.protocol)."""
 
 
 class Unavailable(Exception):
@@ -52,6 +56,7 @@ class Incoming:
         "_ends",
         "_exchange",
         "_forwarder",
+        "_give",
         "_method",
         "_operation",
         "_send",
@@ -65,6 +70,7 @@ class Incoming:
         method: str,
         asked: Headers,
         send: Send,
+        give: Give | None,
         passage: Passage,
         clock: Clock,
         begins: Callable[[], None],
@@ -78,6 +84,7 @@ class Incoming:
         self._compressor: Compressor | None = None
         self._operation: Operation = operation
         self._send = send
+        self._give = give
         self._exchange = passage.exchange
         self._clock = clock
         self._begins = begins
@@ -171,6 +178,9 @@ class Incoming:
         while True:
             if pieces:
                 piece = pieces.pop()
+            elif self._give is not None and self._is_long(connection):
+                await self._hand_on(connection, self._give, patience)
+                return
             else:
                 if not connection.has_pieces and not connection.complete:
                     self._clock.mlflow(patience)
@@ -178,8 +188,8 @@ class Incoming:
             last = connection.complete and not connection.has_pieces and not pieces
             if self._download is not None:
                 self._download.sent += len(piece)
-                if last and self._download.sent != self._download.length:
-                    raise Broken("bad_answer", "a part of an artifact has another length than it said")
+            if last:
+                self._whole(self._download)
             self.moved = True
             if last:
                 self._ends(connection)
@@ -191,6 +201,54 @@ class Incoming:
             await self._to_client({"type": "http.response.body", "body": piece, "more_body": not last})
             if last:
                 return
+
+    def _is_long(self, connection: Connection) -> bool:
+        return (
+            self._compressor is None
+            and self._method != "HEAD"
+            and not connection.has_pieces
+            and not connection.complete
+            and connection.left() >= LONG
+        )
+
+    async def _hand_on(self, connection: Connection, give: Give, patience: float) -> None:
+        """Pass on the rest of a long body. What the client's side takes at once is neither copied nor waited
+        for; the rest of a piece goes the ordinary way, and MLflow is not read meanwhile."""
+        exchange, download = self._exchange, self._download
+        rest = bytearray()
+
+        def take(piece: memoryview) -> bool:
+            self.moved = True
+            self._clock.mlflow(patience)
+            if download is not None:
+                download.sent += len(piece)
+            if exchange.abandoned:
+                return True
+            sent = 0 if rest else give(piece)
+            exchange.bytes_out += sent
+            if sent == len(piece):
+                return True
+            rest.extend(piece[sent:])
+            return False
+
+        self._clock.mlflow(patience)
+        while True:
+            await connection.hand_on(take)
+            last = connection.complete
+            if last:
+                self._whole(download)
+                self._ends(connection)
+            piece = bytes(rest)
+            rest.clear()
+            await self._to_client({"type": "http.response.body", "body": piece, "more_body": not last})
+            if last:
+                return
+            self._clock.mlflow(patience)
+
+    def _whole(self, download: Download | None) -> None:
+        """Raises Broken where a download's end has come too early, or too late."""
+        if download is not None and download.sent != download.length:
+            raise Broken("bad_answer", "a part of an artifact has another length than it said")
 
     async def _go_on(self, connection: Connection) -> None:
         download = self._download

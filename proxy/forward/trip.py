@@ -101,6 +101,7 @@ class Trip:
             scope["method"],
             scope["headers"],
             send,
+            scope.get("give"),
             passage,
             self._clock,
             self._body.close,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import functools
+import os
 import sys
 import termios
 from typing import Any, Protocol, cast
@@ -234,7 +235,7 @@ class ProxyProtocol(HttpToolsProtocol):
             self._kept_back = []
             return
         super().on_headers_complete()
-        self.scope["cut"] = functools.partial(self._cut, self.cycle)  # type: ignore[typeddict-unknown-key]
+        self._offer(self.scope, self.cycle)
         if self.scope["http_version"] == "1.0":
             speak_1_0(self.cycle)
         elif self.cycle.waiting_for_100_continue:
@@ -294,7 +295,7 @@ class ProxyProtocol(HttpToolsProtocol):
             keep_alive=True,
             on_response=self.on_response_complete,
         )
-        scope["cut"] = functools.partial(self._cut, self.cycle)
+        self._offer(scope, self.cycle)
         super().on_body(body)
         self.cycle.more_body = not complete
         self._start_asgi_task(self.cycle, app)
@@ -346,6 +347,29 @@ class ProxyProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _offer(self, scope: Any, cycle: RequestResponseCycle) -> None:
+        """What an application may do beside ASGI's `send`."""
+        scope["cut"] = functools.partial(self._cut, cycle)
+        if self.scheme == "http":
+            scope["give"] = functools.partial(self._give, cycle)
+
+    def _give(self, cycle: RequestResponseCycle, data: memoryview) -> int:
+        """Send so much of an answer's body as the kernel takes at once, without a copy; so many bytes.
+
+        None while something else waits to be sent, or where the client is gone: `send` deals with both.
+        """
+        transport = self.transport
+        if cycle.disconnected or cycle.chunked_encoding or transport.is_closing():
+            return 0
+        if transport.get_write_buffer_size():
+            return 0
+        try:
+            sent = os.write(transport.get_extra_info("socket").fileno(), data)
+        except OSError:
+            return 0
+        cycle.expected_content_length -= sent
+        return sent
 
     def _cut(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True  # so that uvicorn does not report an answer left incomplete
