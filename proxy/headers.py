@@ -105,9 +105,9 @@ class Asked:
         """Content-Length; the parser has checked it."""
         self.plain = True
         """Whether nothing about its framing needs a second look."""
-        self.passed: dict[bool, bytes] = {}
-        """The lines of `passed_on`, once somebody has made them, by whether the request is traced: it may be
-        kept over a reload."""
+        self.passed: dict[object, bytes] = {}
+        """Lines of `for_mlflow` that were last made of them, by what else they depend on: it may be kept over
+        a reload."""
         for name, value in headers:
             if name == b"authorization":
                 self.authorization = value
@@ -207,17 +207,23 @@ def said_by_us(
     """Of `for_mlflow`, the part that is ours, Host apart."""
     result: Headers = []
     if not gateway:
-        # Never empty: without an X-Forwarded-For MLflow's Assistant takes every caller for a local one.
-        result.append((b"x-forwarded-for", exchange.client.encode("latin-1", "replace") or b"unknown"))
+        result += said_of_caller(exchange.client, None if identity is None else identity.user)
         result.append((b"x-request-id", exchange.request_id.encode("latin-1", "replace")))
-        if identity is not None:
-            result.append((b"x-forwarded-user", _quoted(identity.user)))
         if exchange.trace is not None:
             result += exchange.trace.headers()
     if chunked:
         result.append((b"transfer-encoding", b"chunked"))
     elif body_length is not None:
         result.append((b"content-length", b"%d" % body_length))
+    return result
+
+
+def said_of_caller(address: str, user: str | None) -> Headers:
+    """Of `said_by_us`, the part that does not change from one of a caller's requests to the next."""
+    # Never empty: without an X-Forwarded-For MLflow's Assistant takes every caller for a local one.
+    result = [(b"x-forwarded-for", address.encode("latin-1", "replace") or b"unknown")]
+    if user is not None:
+        result.append((b"x-forwarded-user", _quoted(user)))
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 
@@ -333,3 +334,57 @@ def test_a_place_that_is_taken_is_waited_for() -> None:
             assert not rig.events("head", target=quick)
             assert [first.answer().status, second.answer().status] == [200, 200]
         until(rig.at_rest)
+
+
+# Answers that begin as others did.
+
+SAME = response(200, "content-type: application/json", "content-length: 5")
+
+
+def test_behind_the_same_head_comes_another_body(rig: Rig) -> None:
+    bodies = [b"first", b"again", b"\r\n\r\nx", b"again"]
+    with rig.client() as client:
+        assert [client.ask("GET", told(FLASK, SAME + body)).body for body in bodies] == bodies
+        # The body comes later, as zeros: the head alone is there at first.
+        assert client.ask("GET", told(FLASK, SAME, pieces=5, every="0.02", plain=1)).body == bytes(5)
+        assert (
+            client.ask("GET", told(FLASK, SAME + b"he", pieces=3, every="0.02", plain=1)).body == b"he\0\0\0"
+        )
+        assert client.ask("GET", told(FLASK, SAME + b"whole")).body == b"whole"
+
+
+def test_what_comes_behind_an_answer_whose_head_is_known_is_nobody_s(rig: Rig) -> None:
+    extra = told(FLASK, SAME + b"first" + SAME + b"wrong")
+    with rig.client() as client:
+        assert client.ask("GET", told(FLASK, SAME + b"whole")).body == b"whole"
+        assert b"wrong" not in client.ask("GET", extra).body
+        for n in range(4):
+            assert client.ask("GET", told(FLASK, SAME + b"%05d" % n)).body == b"%05d" % n
+    rig.event("end", connection=rig.event("head", target=extra)["connection"])
+
+
+def test_a_known_head_that_says_the_connection_ends_says_so_each_time(rig: Rig) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(rig.client()) for _ in range(5)]
+        for n, client in enumerate(clients):  # five connections to MLflow
+            client.request("GET", told(FLASK, wait="0.5", mark=f"at once {n}"))
+        for client in clients:
+            client.answer()
+        raw = response(200, "connection: close", "content-length: 2", body=b"ok")
+        targets = [told(FLASK, raw, mark=n) for n in range(4)]
+        for target in targets:
+            answer = clients[0].ask("GET", target)
+            assert (answer.body, answer.header("connection")) == (b"ok", None)
+    assert len({rig.event("head", target=target)["connection"] for target in targets}) == 4
+
+
+def test_a_known_head_s_date_server_and_hop_by_hop_headers_are_mlflow_s_alone(rig: Rig) -> None:
+    lines = ("date: x", "server: y", "keep-alive: 5", "x-mine: 1", "connection: x-mine", "content-length: 2")
+    ids = set()
+    for _ in range(3):
+        answer = rig.ask("GET", told(FLASK, response(200, *lines, "x-kept: 1", body=b"ok")))
+        names = [name for name, _ in answer.headers]
+        assert sorted(names) == ["content-length", "date", "x-kept", "x-request-id"]
+        assert answer.header("date") != "x"
+        ids.add(answer.header("x-request-id"))
+    assert len(ids) == 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from proxy import compression
 from proxy.exchange import Exchange, Refused
 from proxy.forward import ClientGone, Sent
-from proxy.headers import Asked, Headers, for_client
+from proxy.headers import Asked, Headers, lines
 from proxy.http1 import Connection
 from proxy.slots import Slots
 from proxy.watchdog import Passage
@@ -37,8 +37,8 @@ class Client(Protocol):
 
     def unsent(self) -> int: ...
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer the request under way: those are all of its headers, but for Date."""
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Answer the request under way: `head` has all of its headers' lines, but for Date."""
 
     def carry_on(self, app: App, scope: Scope, body: bytes) -> None:
         """Have that application answer it, in a task of its own."""
@@ -114,9 +114,12 @@ class Crossing(Passage):
         ours, exchange, connection = self._lane.forwarder, self.exchange, self._connection
         request = self._request
         status = connection.status
-        headers = for_client(
-            connection.headers, status, authorities=ours.authorities, prefix=ours.rules.prefix
-        )
+        headers: Headers = []
+        if connection.known is not None:
+            head = self._lane.passed_back(connection.known)
+        else:
+            head = b""
+            headers = self._lane.for_client(connection.headers, status)
         body = connection.whole()
         self._stop()
         exchange.mlflow_ended = time.perf_counter()
@@ -128,7 +131,7 @@ class Crossing(Passage):
             request.slots.leave(exchange.identity.user)
         headers = self._lane.edge.begins(exchange, status, headers)
         exchange.bytes_out = len(body)
-        request.client.answer(status, headers, body)
+        request.client.answer(status, head + lines(headers), body)
         self._lane.edge.over(exchange, request.scope["query_string"])
         request.house.leave()
 

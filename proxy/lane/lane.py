@@ -10,7 +10,8 @@ from proxy import gate
 from proxy.edge import Edge
 from proxy.exchange import Refused
 from proxy.forward import Forwarder
-from proxy.headers import Asked, lines, passed_on, said_by_us
+from proxy.headers import Asked, Headers, for_client, lines, passed_on, said_of_caller
+from proxy.http1 import Known
 from proxy.lane.crossing import App, Client, Crossing, House, Receive, Request, Scope, Send, raising
 from proxy.lane.queued import Queued
 from proxy.operations import Access
@@ -20,6 +21,7 @@ from proxy.slots import Slots
 _BELOW = ("/api/", "/ajax-api/", "/graphql")
 _PLAIN_ACCESS = frozenset({Access.READ, Access.WRITE})
 _ROUTES = 4096
+_HEADS = 512
 # What the ways of so many paths may hold is bounded by this: nobody is known yet when one is looked up.
 _LONGEST_PATH = 256
 
@@ -38,6 +40,7 @@ class Lane:
         self.forwarder = forwarder
         self._way = lru_cache(_ROUTES)(self._way_of)
         self.now = asyncio.get_running_loop().time
+        self.passed_back = lru_cache(_HEADS)(self._passed_back)
         self._to_mlflow = lines([(b"host", forwarder.rules.authority)])
 
     def cross(self, client: Client, scope: Scope, asked: Asked, body: bytes, house: House) -> bool:
@@ -111,28 +114,34 @@ class Lane:
     def _head(self, request: Request) -> bytes:
         """As Trip makes it, from what a connection's requests have in common."""
         scope, asked, exchange, length = request.scope, request.asked, request.exchange, len(request.data)
-        traced = exchange.trace is not None
-        if (passed := asked.passed.get(traced)) is None:
-            passed = asked.passed[traced] = lines(
-                passed_on(asked.headers, gateway=False, provider_key=False, traced=traced)
-            )
-        ours = said_by_us(
-            exchange,
-            exchange.identity,
-            gateway=False,
-            body_length=length if length or asked.length is not None else None,
-            chunked=False,
-        )
+        trace = exchange.trace
+        assert exchange.identity is not None
+        key = (exchange.client, exchange.identity.user, trace is not None)
+        if (same := asked.passed.get(key)) is None:
+            passed = passed_on(asked.headers, gateway=False, provider_key=False, traced=trace is not None)
+            same = lines(passed + said_of_caller(exchange.client, exchange.identity.user))
+            asked.passed = {key: same}
         query = scope["query_string"]
-        return b"%s %s%s%s HTTP/1.1\r\n%s%s%s\r\n" % (
+        return b"%s %s%s%s HTTP/1.1\r\n%s%s%sx-request-id: %s\r\n%s\r\n" % (
             scope["method"].encode("ascii"),
             scope["raw_path"],
             b"?" if query else b"",
             query,
             self._to_mlflow,
-            passed,
-            lines(ours),
+            same,
+            b"" if trace is None else lines(trace.headers()),
+            exchange.request_id.encode("latin-1", "replace"),
+            b"content-length: %d\r\n" % length if length or asked.length is not None else b"",
         )
+
+    def for_client(self, headers: Headers, status: int) -> Headers:
+        """The headers of an answer of MLflow's, as the client gets them."""
+        ours = self.forwarder
+        return for_client(headers, status, authorities=ours.authorities, prefix=ours.rules.prefix)
+
+    def _passed_back(self, head: Known) -> bytes:
+        """Their lines, where the head was parsed before."""
+        return lines(self.for_client(head.headers, head.status))
 
     def _way_of(self, method: str, raw_path: bytes) -> _Way | None:
         """Where a request goes, if that is plain; for any other one, refused ones too, None."""

@@ -87,6 +87,9 @@ class ProxyProtocol(HttpToolsProtocol):
         """Whether the parser has seen the last request's end, and nothing of the next one."""
         self._plain = False
         """Whether the latest request was one that may be carried past ASGI."""
+        self._defaults: Headers = []
+        self._default_lines = b""
+        """How they go over the wire."""
         self._idle_since = 0.0
         self._idle_timer: asyncio.TimerHandle | None = None
 
@@ -300,10 +303,12 @@ class ProxyProtocol(HttpToolsProtocol):
         self.cycle.more_body = not complete
         self._start_asgi_task(self.cycle, app)
 
-    def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer the request that crosses: those are all of its headers, but for Date."""
-        head = lines(self.server_state.default_headers) + lines(headers)
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[status], head, body))
+    def answer(self, status: int, head: bytes, body: bytes) -> None:
+        """Answer the request that crosses: `head` has all of its headers' lines, but for Date."""
+        if self._defaults is not self.server_state.default_headers:  # uvicorn makes them anew each second
+            self._defaults = self.server_state.default_headers
+            self._default_lines = lines(self._defaults)
+        self.transport.write(b"%s%s%s\r\n%s" % (STATUS_LINE[status], self._default_lines, head, body))
         self.server_state.total_requests += 1
         self._idle_since = self.loop.time()
 
