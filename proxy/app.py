@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 
 from proxy import oauth2, ui_script
 from proxy.auth.tokens.tokens import Tokens
+from proxy.backup import state
 from proxy.callers import Callers, SignInParts
 from proxy.doctor.visits import Visits
 from proxy.edge import Edge
@@ -137,6 +139,7 @@ def applications(
             probed,
             others,
             None if sign_in is None else sign_in.sessions.list_all,
+            functools.partial(state.read, settings.data_dir),
         )
         pages[ADMIN] = Page(OWN["admin"], admin(sources))
     pages[ui_script.PATH] = Page(OWN["sign-in"], ui_script.script)

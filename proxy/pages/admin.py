@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxy.exchange import Refused
 from proxy.history import History
@@ -47,6 +47,8 @@ class Sources:
     others: Mapping[str, Callable[[], str | None]]
     """Further checks, as /readyz has them."""
     sessions: Callable[[], Awaitable[Sequence[object]]] | None
+    backups: Callable[[], Mapping[str, Mapping[str, Any]]]
+    """What is known of the latest ``backup`` and the latest ``drill`` (proxy.backup.state)."""
 
 
 def admin(sources: Sources) -> App:
@@ -81,6 +83,7 @@ def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, obj
     active = metrics.active()
     expiry = metrics.certificate_expiry()
     started = mlflow.started_at
+    known = sources.backups()
     return {
         "prefix": sources.prefix,
         "at": moment(now),
@@ -100,6 +103,8 @@ def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, obj
         "programs": {within: _sum(active, within, "token", "jwt") for within in ("15m", "1d")},
         "sessions": sessions,
         "certificate": None if expiry is None else (moment(expiry), ahead(expiry - now), expiry < now),
+        "backup": _last(known.get("backup", {}), now),
+        "drill": _last(known.get("drill", {}), now),
         "charts": [
             one
             for one in (
@@ -139,6 +144,24 @@ def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, obj
         "errors": {name: number for name, number in tally.errors.items() if number},
         "refusals": {name: number for name, number in tally.refusals.items() if number},
         "bytes": (amount(tally.bytes_in, "bytes"), amount(tally.bytes_out, "bytes")),
+    }
+
+
+def _last(known: Mapping[str, Any], now: float) -> dict[str, str | None] | None:
+    """When the last good one was, what it came to, and why the latest failed; None where none was begun."""
+    if not known:
+        return None
+
+    def shown(name: str, unit: str) -> str | None:
+        value = known.get(name)
+        return amount(value, unit) if isinstance(value, int | float) else None
+
+    good, error = known.get("last_success"), known.get("error")
+    return {
+        "good": f"{moment(good)}, {span(now - good)}" if isinstance(good, int | float) else None,
+        "bytes": shown("bytes", "bytes"),
+        "restored_in": shown("restore_seconds", "s"),
+        "error": None if error is None else str(error),
     }
 
 

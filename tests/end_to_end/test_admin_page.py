@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from account_site import fits
 from chromium import CHROMIUM, DRIVER, Window, window
 from programs import needs
-from service import PASSWORD, USER, Service, running
+from service import PASSWORD, USER, Service, clean_environment, running
 
 from proxy.auth.passwords import hash_password
 
@@ -66,6 +69,25 @@ def test_it_shows_the_last_minutes_and_renews_itself(
     fits(browser)
     browser.pictures(tmp_path, "admin")
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_it_tells_of_the_last_backup(service: Service, browser: Window, tmp_path: Path) -> None:
+    def backup(destination: str) -> int:
+        environment = clean_environment(
+            PROXY_DATA_DIR=str(service.data), PROXY_BACKUP_DESTINATION=destination
+        )
+        command = [sys.executable, "-m", "proxy", "backup"]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True).returncode
+
+    def told() -> str:
+        browser.get(f"{service.url}/-/admin")
+        return str(browser.find_element("xpath", "//dt[.='Last backup']/following-sibling::dd").text)
+
+    assert told() == "none that this data directory knows of"
+    assert backup(str(tmp_path / "backups")) == 0
+    assert re.fullmatch(r"[-0-9]{10} [0-9]{2}:[0-9]{2} UTC, (just now|1 minute ago), .* (KiB|MiB)", told())
+    assert backup("/proc/no-folder") != 0
+    assert re.search(r"(ago|just now).* the latest failed PROXY_BACKUP_DESTINATION", told())
 
 
 def test_what_is_wrong_comes_first(service: Service, browser: Window) -> None:
