@@ -60,19 +60,20 @@ def test_no_secret_stands_in_a_log_a_metric_a_command_line_or_an_error(target: T
 
 def test_mlflow_knows_none_of_our_secrets_but_the_jobs_own(target: Target) -> None:
     for pid in descendants(target.service.process.pid):
-        known: dict[str, str] = {}
-        with contextlib.suppress(OSError):
-            known = environment(pid)
         deadline = time.monotonic() + 30
-        while _ours(known) and time.monotonic() < deadline:
-            time.sleep(0.2)  # a process that has not begun its program yet has its parent's environment
-            known = {}
-            with contextlib.suppress(OSError):
-                known = environment(pid)
+        # A process that has not begun its program yet has its parent's environment.
+        while _ours(known := _environment(pid)) and time.monotonic() < deadline:
+            time.sleep(0.2)
         assert not _ours(known)
         for secret in (PASSWORD, METRICS_TOKEN, *PASSWORDS.values()):
             assert secret not in known.values()
         assert known.get("MLFLOW_TRACKING_USERNAME", "mlflow-jobs") == "mlflow-jobs"
+
+
+def _environment(pid: int) -> dict[str, str]:
+    with contextlib.suppress(OSError):  # it may be over
+        return environment(pid)
+    return {}
 
 
 def _ours(known: dict[str, str]) -> list[str]:
