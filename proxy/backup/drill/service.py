@@ -45,6 +45,8 @@ class Running:
             "MLFLOW_TRACKING_PASSWORD": self.password,
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # An artifact can be larger than what holds temporary files.
+            "TMPDIR": self.environ["PROXY_DATA_DIR"],
             "no_proxy": "127.0.0.1",
             "NO_PROXY": "127.0.0.1",
         }
