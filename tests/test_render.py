@@ -72,7 +72,8 @@ class Team:
         if not real:
             self.bin.mkdir()
             for name in OVERLAYS:
-                policies, others = [], []
+                policies: list[Document] = []
+                others: list[Document] = []
                 for one in yaml.safe_load_all(kept(name)):
                     (policies if one["kind"] == "NetworkPolicy" else others).append(one)
                 self.put(name, [*others, *yaml.safe_load_all(filled_in(yaml.safe_dump_all(policies)))])

@@ -188,7 +188,7 @@ class Manifests:
     def host(self) -> str | None:
         """PROXY_PUBLIC_URL's."""
         for config in self.of("ConfigMap", CONFIG):
-            return urlsplit((config.get("data") or {}).get("PROXY_PUBLIC_URL", "")).hostname
+            return urlsplit(str((config.get("data") or {}).get("PROXY_PUBLIC_URL", ""))).hostname
         return None
 
     def _set_host(self) -> None:
