@@ -148,15 +148,18 @@ def test_only_one_drill_runs_on_a_data_directory(copy: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "words"),
+    ("name", "how", "words"),
     [
-        ("truncated", "is cut short: "),
-        ("changed", "can't be used: it can't be decrypted: it was changed or cut short"),
-        ("gone", "is missing"),
+        ("tracking.dump", "truncated", "is not whole: .*is cut short: "),
+        ("tracking.dump", "changed", "it can't be decrypted: it was changed or cut short"),
+        ("tracking.dump", "gone", "is not whole: .*is missing"),
+        ("artifacts.jsonl", "changed", "it can't be decrypted: it was changed or cut short"),
+        ("copies", "gone", "is not whole: .*is missing"),
+        ("copies", "changed", "was changed: its digest is not the manifest's"),
     ],
 )
-def test_a_spoilt_dump_is_told(copy: World, how: str, words: str) -> None:
-    (part,) = copy.sets.glob("*/tracking.dump*")
+def test_a_spoilt_part_is_told(copy: World, name: str, how: str, words: str) -> None:
+    (part,) = copy.sets.glob(f"*/{name}.*")
     data = bytearray(part.read_bytes())
     if how == "gone":
         part.unlink()
@@ -172,7 +175,8 @@ def test_a_spoilt_dump_is_told(copy: World, how: str, words: str) -> None:
     told = report.pop("problem")
     assert report == {"result": "failed"}
     assert done.stderr.splitlines()[-1] == f"mlflow-proxy: {told}"
-    assert re.search(rf"tracking\.dump\S* {words}", told)
+    assert part.name in told
+    assert re.search(words, told)
     assert left(copy) == []
     noted = copy.state()["drill"]
     assert noted["error"] == told
@@ -247,7 +251,9 @@ def test_a_missing_or_changed_artifact_is_told(copy: World, how: str, which: str
             data = bytearray(path.read_bytes())
             data[-5] ^= 1
             path.write_bytes(data)
-    told = copy.refused("drill", PROXY_DRILL_ARTIFACTS=which)
+    # A copy that is gone is missed whether or not it is among those that are read.
+    sample = {"PROXY_DRILL_SAMPLE": "0"} if how == "gone" else {}
+    told = copy.refused("drill", PROXY_DRILL_ARTIFACTS=which, **sample)
     words = "is missing" if how == "gone" else "can't be used: "
     assert re.search(rf"the artifact \S.*model ü\.bin: .*{words}", told)
     assert any(path.name in told for path in spoilt)

@@ -170,6 +170,9 @@ def _artifacts(
     if manifest.artifacts is None:
         return 0, 0, str(folder), []
     copied = manifest.artifacts.copied
+    # Nothing is restored from it; by it is known which copies have to stay.
+    if copied and (problem := streams.damage(place, manifest.part(manifest.artifacts.copies), progress.tick)):
+        raise DrillFailed(f"the backup {manifest.set}: {problem}")
     chosen: list[Artifact] = []
     seen = eligible = 0
     for artifact in reading.artifacts(place, manifest, key):
