@@ -30,7 +30,7 @@ def initdb_options() -> str:
 
 
 class Database:
-    """PostgreSQL of Debian's package in a container, set up by the stack's script."""
+    """PostgreSQL of Debian's package in a container, set up by the stack's script; its locale is C."""
 
     def __init__(self, podman: Podman, image: str) -> None:
         self.podman, self.name, self.port = podman, f"postgres-{secrets.token_hex(4)}", free_port()
