@@ -80,6 +80,9 @@ def test_what_is_restored_is_what_the_backup_says_of_its_moment(
     key = made.settings["PROXY_BACKUP_IDENTITY_FILE"]
     there.done("restore", "--yes", PROXY_BACKUP_IDENTITY_FILE=key)
     assert databases.facts(driver_uri(new)).tables == tables
+    # Over what is there, where that is asked for: it is cleared first.
+    there.done("restore", "--yes", "--replace-what-is-there", PROXY_BACKUP_IDENTITY_FILE=key)
+    assert databases.facts(driver_uri(new)).tables == tables
 
     # Not encrypted, and changed so that the database refuses it before its end is reached.
     made.done("backup", PROXY_BACKUP_RECIPIENT="")
