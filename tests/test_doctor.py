@@ -306,6 +306,22 @@ def test_mistakes_in_the_call_are_one_line_and_exit_code_2(tmp_path: Path) -> No
         assert "Traceback" not in done.stderr
 
 
+@needs("setpriv")
+def test_who_may_not_look_into_the_data_directory_is_told_so(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    # Root, where it is one that runs the tests, without its right to pass by what the mode says.
+    plain = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    data.chmod(0)
+    try:
+        told = doctor("service", "database", "disk", "--data-dir", data, cwd=tmp_path, before=plain)
+    finally:
+        data.chmod(0o700)
+    told.says("service", "running", "failure", "can't be seen by this user", "sudo -u", str(data))
+    told.says("database", "user", "failure", "mlflow.db", "as the service's user")
+    assert "defect" not in told.text
+
+
 def test_every_check_is_listed_and_documented() -> None:
     from proxy.doctor.checks import CHECKS
 

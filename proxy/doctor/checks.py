@@ -36,7 +36,7 @@ def _settings(case: Case) -> Iterator[Result]:
         )
     set_by = {name for name, origin in case.loaded.origin.items() if origin != "default"}
     if not case.problems:
-        yield ok("read", f"{len(set_by)} are set, {where}")
+        yield ok("read", f"{len(set_by)} {'is' if len(set_by) == 1 else 'are'} set, {where}")
     for said in case.loaded.warnings:
         yield warning("setting", said, "as that line says; docs/settings.md")
     if case.service is not None and not case.as_service:

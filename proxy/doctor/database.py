@@ -41,9 +41,10 @@ _REASONS = (
         "docs/rotation.md has the order of steps",
     ),
     (
-        r"not permitted to log in",
+        r"not permitted to log in|account is locked",
         "the login is disabled",
-        "ALTER ROLE … LOGIN at the server, or name another login in {setting}",
+        "ALTER ROLE … LOGIN (PostgreSQL) or ALTER USER … ACCOUNT UNLOCK (MySQL, MariaDB) at the server, or "
+        "name another login in {setting}",
     ),
     (
         r"no pg_hba.conf entry|is not allowed to connect",

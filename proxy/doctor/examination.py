@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -91,6 +92,14 @@ class _Running:
         except UserError as error:
             for line in str(error).splitlines():
                 self._said.put(failure("settings", line, "put it right as that line says"))
+        except PermissionError as error:
+            self._said.put(
+                failure(
+                    "user",
+                    f"{error.filename or 'a file'} can't be looked at by user id {os.geteuid()}",
+                    "run the doctor as the service's user: sudo -u USER mlflow-proxy doctor",
+                )
+            )
         except Exception as error:
             # One that nobody has thought of must not keep the others from being told.
             log.debug("the check %s has failed", self._check.name, exc_info=True)

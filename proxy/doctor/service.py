@@ -26,6 +26,15 @@ def service(case: Case) -> Iterator[Result]:
     """The running service."""
     running = case.service
     if running is None:
+        data = case.settings.data_dir
+        if data.is_dir() and not os.access(data, os.X_OK):
+            owner = name_of(data.stat().st_uid)
+            yield failure(
+                "running",
+                f"whether an mlflow-proxy runs on {data} can't be seen by this user: it is {owner}'s",
+                f"sudo -u {owner} mlflow-proxy doctor --data-dir {data}",
+            )
+            return
         yield failure(
             "running",
             f"no mlflow-proxy runs on {case.settings.data_dir}",

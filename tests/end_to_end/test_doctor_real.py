@@ -179,8 +179,31 @@ def test_a_database_that_is_away_and_one_that_takes_no_changes_are_found(
     told.says("database", "rights", "failure", "takes no changes", "primary")
 
 
+def _written(start: str, end: str = "") -> str:
+    """The lines of docs/rotation.md from the one with `start` to the one with `end`, as they stand there."""
+    lines = (Path(__file__).parents[2] / "docs" / "rotation.md").read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if start in line)
+    last = next(number for number, line in enumerate(lines[first:], first) if (end or start) in line)
+    return "\n".join(lines[first : last + 1])
+
+
+@needs(*PostgreSQL.programs)
+def test_rotation_as_it_is_written_for_postgresql(postgresql: Database, tmp_path: Path) -> None:
+    _psql(postgresql, _written("CREATE ROLE owners", "ALTER ROLE mlflow_b SET role"), "mlflow")
+    old, new = (
+        _uri(postgresql, user, word) for user, word in (("mlflow_a", "first"), ("mlflow_b", "second"))
+    )
+    _database(old, tmp_path).says("database", "reach", "ok")
+    _database(new, tmp_path).says("database", "reach", "failure")
+    _psql(postgresql, _written("1. `ALTER ROLE mlflow_b").split("`")[1], "mlflow")
+    _database(new, tmp_path).says("database", "reach", "ok")
+    _psql(postgresql, _written("5. `ALTER ROLE mlflow_a").split("`")[1], "mlflow")
+    _database(old, tmp_path).says("database", "reach", "failure", "the login is disabled")
+    _database(new, tmp_path).says("database", "reach", "ok")
+
+
 @needs(*MariaDB.programs)
-def test_rights_that_are_lacking_in_mariadb_are_found(tmp_path: Path) -> None:
+def test_rights_that_are_lacking_and_rotation_as_it_is_written_for_mariadb(tmp_path: Path) -> None:
     with database(MariaDB) as server:
         assert isinstance(server, MariaDB)
         server.run(
@@ -200,6 +223,16 @@ def test_rights_that_are_lacking_in_mariadb_are_found(tmp_path: Path) -> None:
         told.says("database", "migration", "warning", "writer lacks CREATE, ALTER")
         told = _database(_uri(server, "writer", "wrong"), tmp_path)
         told.says("database", "reach", "failure", "the user or the password is refused")
+
+        client = (path("mariadb"), "--no-defaults", f"--socket={server.socket}", "--user=root", "mlflow")
+        begin = _written("CREATE OR REPLACE USER mlflow_b", "GRANT ALL PRIVILEGES")
+        server.run(*client, text=begin.replace("mlflow_b", "mlflow_a").replace("second", "first"))
+        server.run(*client, text=begin)
+        old, new = _uri(server, "mlflow_a", "first"), _uri(server, "mlflow_b", "second")
+        assert [_database(uri, tmp_path).code for uri in (old, new)] == [0, 0]
+        server.run(*client, text=_written("    ALTER USER mlflow_a"))
+        _database(old, tmp_path).says("database", "reach", "failure", "the login is disabled")
+        assert _database(new, tmp_path).code == 0
 
 
 # ---- storage ----
