@@ -202,6 +202,13 @@ def test_a_changed_manifest_is_told(copy: World) -> None:
     assert "was changed" in copy.refused("drill")
 
 
+def test_a_backup_of_tomorrow_is_told(copy: World) -> None:
+    manifest, file = manifest_of(copy)
+    file.write_bytes(dataclasses.replace(manifest, moment=time.time() + 86400).text())
+    assert "is of a moment that is still to come" in copy.refused("drill")
+    assert left(copy) == []
+
+
 def manifest_of(made: World) -> tuple[manifests.Manifest, Path]:
     (file,) = made.sets.glob("*/manifest.json")
     return manifests.parse(file.read_bytes(), ""), file

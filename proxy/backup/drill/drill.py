@@ -27,6 +27,8 @@ from proxy.settings.database import driver_uri
 
 # Names that MLflow's client and server carry as they are; others (#, ?, %) it changes by itself.
 _PLAIN = re.compile(r"[\w ./@+=,()~-]+")
+# Seconds by which the clock of the machine that made a backup may be ahead of ours.
+_CLOCKS_APART = 3600
 
 
 def drill(loaded: Loaded, progress: Progress, *, name: str | None = None) -> Report:
@@ -69,6 +71,11 @@ def _drill(loaded: Loaded, progress: Progress, name: str | None, began: float) -
         manifest = reading.newest(place) if name is None else reading.set_named(place, name)
         if problem := reading.incomplete(place, manifest):
             raise DrillFailed(f"the backup {manifest.set} is not whole: {problem}")
+        if manifest.moment > began + _CLOCKS_APART:
+            raise DrillFailed(
+                f"the backup {manifest.set} is of a moment that is still to come, and stays the newest until "
+                "then: the clock here is wrong, or that of the machine that made it was"
+            )
         _check_room(manifest, made.folder, everything=settings.drill_artifacts == "all")
         progress.say(f"restoring {manifest.set}")
         uris: dict[str, str] = {}
