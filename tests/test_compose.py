@@ -100,18 +100,19 @@ def test_every_file_that_it_names_is_there_or_is_made() -> None:
 
 
 def test_what_scripts_and_the_realm_read_is_set() -> None:
-    def example(name: str) -> set[str]:
-        return set(compose.env_file(ROOT / name))
+    def example(name: str | None) -> set[str]:
+        return set() if name is None else set(compose.env_file(ROOT / name))
 
     for service, path, given in (
         ("postgres", "postgres/10-mlflow.sh", "mlflow-postgres.env.example"),
+        ("drill-database", "postgres/10-drill.sh", None),
         ("minio-bucket", "minio/make-bucket.sh", "mlflow-minio.env.example"),
         ("keycloak", "keycloak/realm.json", "mlflow-oidc.env.example"),
     ):
         text = (DOCKER / path).read_text()
         read = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", text)) | set(re.findall(r"getenv \w+ (\w+)", text))
         # The image's own default is said where it is read.
-        assert read - {"POSTGRES_USER"} <= example(given) | set(compose.environment_of(service)), path
+        assert read - {"POSTGRES_USER", "DRILL_PASSWORD"} <= example(given) | set(compose.environment_of(service)), path
     assert example("mlflow-minio.env.example") == set(
         re.findall(r"\$\{?([A-Z]+_[A-Z_]+)", (DOCKER / "minio/make-bucket.sh").read_text())
     )
@@ -531,6 +532,7 @@ def test_what_the_containers_scripts_say_is_shell() -> None:
         "make-env",
         "checked.sh",
         "postgres/10-mlflow.sh",
+        "postgres/10-drill.sh",
         "minio/make-bucket.sh",
         "backup/every.sh",
     ):
@@ -636,8 +638,30 @@ def test_what_is_done_again_and_again_is_a_command_that_is_there(name: str, made
         assert main.get_command(context, word) is not None
     given = compose.env_file(made / "mlflow.env")
     assert f"backups:{given['PROXY_BACKUP_DESTINATION']}" in SERVICES[name]["volumes"]
-    password = (made / "docker" / "secrets" / "drill-password").read_text().strip()
-    assert given["PROXY_DRILL_SERVER_URL"] == f"postgresql://postgres:{password}@drill-database/postgres"
+    passwords = [
+        (made / "docker" / "secrets" / file).read_text().strip()
+        for file in ("drill-password", "drill-postgres-password")
+    ]
+    assert given["PROXY_DRILL_SERVER_URL"] == f"postgresql://drill:{passwords[0]}@drill-database/postgres"
+    assert passwords[1] not in ("", passwords[0], str(given))
+
+
+def test_the_drill_has_no_superuser_s_password() -> None:
+    """Whoever can write where backups are kept writes SQL that the drill runs."""
+    server = SERVICES["drill-database"]
+    given = compose.environment_of("drill-database")
+    assert given["POSTGRES_PASSWORD_FILE"] == "/run/secrets/drill-postgres-password"
+    assert given["DRILL_PASSWORD_FILE"] == "/run/secrets/drill-password"
+    assert set(server["secrets"]) == {"drill-password", "drill-postgres-password"}
+    holders = [
+        name for name, one in SERVICES.items() if "drill-postgres-password" in one.get("secrets", [])
+    ]
+    assert holders == ["drill-database"]
+    # `trust`, the image's default on loopback, would make a superuser of whatever runs in the container.
+    assert given["POSTGRES_INITDB_ARGS"] == "--auth-local=peer --auth-host=scram-sha-256"
+    script = "./postgres/10-drill.sh:/docker-entrypoint-initdb.d/10-drill.sh:ro"
+    assert script in server["volumes"]
+    assert os.access(DOCKER / "postgres" / "10-drill.sh", os.X_OK)
 
 
 def test_a_failure_is_said_and_it_goes_on_until_it_is_ended(tmp_path: Path) -> None:

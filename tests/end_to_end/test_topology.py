@@ -37,6 +37,7 @@ from terminator import Terminator
 from test_healthcheck import asked
 
 from proxy.auth.passwords import hash_password
+from proxy.backup.databases import scratch as lent
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,10 +51,10 @@ DELETE = "/api/2.0/mlflow/experiments/delete"
 
 
 class DatabaseOfTheStack(PostgreSQL):
-    """Made by the stack's script, run with the stack's options."""
+    """Made by the stack's scripts, run with its options; the drill's role too, which has its own server there."""
 
-    password = ""
-    """Of the user mlflow, as docker/make-env made it."""
+    password = drill_password = ""
+    """Of the user mlflow, and of the drill's, as docker/make-env made them."""
 
     def create(self) -> None:
         given = compose.env_file(ROOT / "mlflow-postgres.env.example")["POSTGRES_INITDB_ARGS"].split()
@@ -61,14 +62,20 @@ class DatabaseOfTheStack(PostgreSQL):
         data = self.folder / "data"
         self.run(path("initdb"), "-D", str(data), "-U", owner, "--no-sync", *given)
         self.start()
-        script = self.folder / "10-mlflow.sh"
-        script.write_text((DOCKER / "postgres" / "10-mlflow.sh").read_text())
-        script.chmod(0o755)
-        self.run(
-            *("env", f"PGHOST={self.folder}", f"PGPORT={self.port}", f"POSTGRES_USER={owner}"),
-            *(f"PATH={Path(path('psql')).parent}:{os.environ['PATH']}",),
-            *(f"MLFLOW_DATABASE_PASSWORD={self.password}", str(script)),
-        )
+        word = self.folder / "drill-password"
+        word.write_text(f"{self.drill_password}\n")
+        word.chmod(0o644)
+        for name, given in (
+            ("10-mlflow.sh", f"MLFLOW_DATABASE_PASSWORD={self.password}"),
+            ("10-drill.sh", f"DRILL_PASSWORD_FILE={word}"),
+        ):
+            script = self.folder / name
+            script.write_text((DOCKER / "postgres" / name).read_text())
+            script.chmod(0o755)
+            self.run(
+                *("env", f"PGHOST={self.folder}", f"PGPORT={self.port}", f"POSTGRES_USER={owner}"),
+                *(f"PATH={Path(path('psql')).parent}:{os.environ['PATH']}", given, str(script)),
+            )
 
     def command(self) -> list[str]:
         where = ("-D", str(self.folder / "data"), "-k", str(self.folder), "-p", str(self.port))
@@ -188,6 +195,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Topology]:
     made = compose.make_env(folder)
     assert made.returncode == 0, made.stderr
     DatabaseOfTheStack.password = compose.env_file(folder / "mlflow-postgres.env")["MLFLOW_DATABASE_PASSWORD"]
+    DatabaseOfTheStack.drill_password = (folder / "docker/secrets/drill-password").read_text().strip()
     certificates = folder / "docker" / "secrets"
     (folder / "store").mkdir()
     with contextlib.ExitStack() as stack:
@@ -283,6 +291,40 @@ def test_its_user_of_the_database_is_nothing_beyond_it(topology: Topology) -> No
     wrong = topology.environment["MLFLOW_BACKEND_STORE_URI"].replace("mlflow:", "mlflow:x")
     with pytest.raises(psycopg.OperationalError):
         psycopg.connect(wrong)
+
+
+def test_the_drill_s_role_makes_databases_and_is_no_more(topology: Topology) -> None:
+    given = compose.env_file(topology.service.folder.parent / "mlflow.env")["PROXY_DRILL_SERVER_URL"]
+    server = given.replace("@drill-database/", f"@127.0.0.1:{topology.database.port}/")
+    with psycopg.connect(server, autocommit=True) as connection:
+        rights = connection.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
+            " FROM pg_roles WHERE rolname = current_user"
+        ).fetchone()
+        assert rights == (False, True, False, False, False)
+        assert connection.execute(
+            "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member"
+            " WHERE r.rolname = current_user"
+        ).fetchone() == (0,), "of no role, pg_execute_server_program for one"
+    # As a drill does, and what a hostile dump would do in its database.
+    scratch = lent.create(server, "mlflow_drill_topology")
+    try:
+        with psycopg.connect(scratch, autocommit=True) as connection:
+            connection.execute("CREATE TABLE restored (line text)")
+            for hostile in (
+                "COPY restored FROM PROGRAM 'id'",
+                "COPY restored TO PROGRAM 'cat'",
+                "COPY restored FROM '/etc/passwd'",
+                "SELECT pg_read_file('/etc/passwd')",
+                "ALTER SYSTEM SET archive_command = 'id'",
+                "ALTER ROLE drill SUPERUSER",
+            ):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    connection.execute(hostile)
+        assert lent.named(server, "mlflow_drill_topology") == ["mlflow_drill_topology"]
+    finally:
+        lent.drop(server, "mlflow_drill_topology")
+    assert lent.named(server, "mlflow_drill_topology") == []
 
 
 def test_its_key_of_the_storage_opens_its_bucket_alone(topology: Topology) -> None:
