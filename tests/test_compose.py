@@ -112,7 +112,8 @@ def test_what_scripts_and_the_realm_read_is_set() -> None:
         text = (DOCKER / path).read_text()
         read = set(re.findall(r"\$\{?([A-Z][A-Z0-9_]+)", text)) | set(re.findall(r"getenv \w+ (\w+)", text))
         # The image's own default is said where it is read.
-        assert read - {"POSTGRES_USER", "DRILL_PASSWORD"} <= example(given) | set(compose.environment_of(service)), path
+        known = example(given) | set(compose.environment_of(service))
+        assert read - {"POSTGRES_USER", "DRILL_PASSWORD"} <= known, path
     assert example("mlflow-minio.env.example") == set(
         re.findall(r"\$\{?([A-Z]+_[A-Z_]+)", (DOCKER / "minio/make-bucket.sh").read_text())
     )
@@ -653,9 +654,7 @@ def test_the_drill_has_no_superuser_s_password() -> None:
     assert given["POSTGRES_PASSWORD_FILE"] == "/run/secrets/drill-postgres-password"
     assert given["DRILL_PASSWORD_FILE"] == "/run/secrets/drill-password"
     assert set(server["secrets"]) == {"drill-password", "drill-postgres-password"}
-    holders = [
-        name for name, one in SERVICES.items() if "drill-postgres-password" in one.get("secrets", [])
-    ]
+    holders = [name for name, one in SERVICES.items() if "drill-postgres-password" in one.get("secrets", [])]
     assert holders == ["drill-database"]
     # `trust`, the image's default on loopback, would make a superuser of whatever runs in the container.
     assert given["POSTGRES_INITDB_ARGS"] == "--auth-local=peer --auth-host=scram-sha-256"

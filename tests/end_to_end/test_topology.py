@@ -51,7 +51,7 @@ DELETE = "/api/2.0/mlflow/experiments/delete"
 
 
 class DatabaseOfTheStack(PostgreSQL):
-    """Made by the stack's scripts, run with its options; the drill's role too, which has its own server there."""
+    """Made by the stack's scripts, run with its options. The drill's role, too."""
 
     password = drill_password = ""
     """Of the user mlflow, and of the drill's, as docker/make-env made them."""
