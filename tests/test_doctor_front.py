@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import requests
 from doctor_site import Told, doctor, fake_service, issue, nginx
 from programs import needs
-from service import Service, free_port
+from service import PASSWORD, USER, Service, free_port
 
 from proxy import control
 
@@ -62,10 +62,18 @@ class Front:
         self.service = service
         self.ports = ports
 
-    def look(self, way: str, *checks: str, trusting: Service | None = None) -> Told:
+    def look(
+        self,
+        way: str,
+        *checks: str,
+        trusting: Service | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Told:
         url = f"http://localhost:{self.ports[way]}"
         data = (trusting or self.service).data
-        return doctor(*checks, "--data-dir", data, "--url", url, cwd=self.service.folder)
+        return doctor(
+            *checks, "--data-dir", data, "--url", url, cwd=self.service.folder, environment=environment
+        )
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +172,14 @@ def test_another_service_at_the_address_is_told_from_this_one(front: Front, tmp_
     told.says("front", "way", "failure", "it is not this one", "data directory")
     refusals = {line["refusal"] for line in front.service.access_log()}
     assert "locked_out" not in refusals, "the doctor's header counts as no wrong credential there"
+
+
+def test_the_settings_own_password_is_sent_to_no_other_program(front: Front) -> None:
+    login = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": PASSWORD}
+    for way in ("another program", "to nobody"):
+        (result,) = front.look(way, "client", environment=login).results("client")
+        assert result["outcome"] == "skipped"
+        assert "is not sent to http://localhost" in result["seen"]
 
 
 def test_nobody_but_the_doctor_finds_its_page_and_it_is_gone_with_it(front: Front) -> None:

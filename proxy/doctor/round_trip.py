@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proxy.doctor.case import Case, data_directory
-from proxy.doctor.outside import address_of, authorities
+from proxy.doctor.outside import Outside, address_of, authorities
 from proxy.doctor.result import Result, failure, ok, skipped
+from proxy.doctor.running import Running, visit
 from proxy.doctor.trials import Broken, steps
+from proxy.errors import UserError
 from proxy.first_start import DEFAULT_USER, PASSWORD_FILE
 
 SECONDS = 120.0
@@ -40,6 +42,10 @@ def round_trip(case: Case) -> Iterator[Result]:
     if not credential:
         yield skipped("client", whose, _NEEDED)
         return
+    if "MLFLOW_TRACKING_TOKEN" not in credential and (why := _not_ours(case, case.service)):
+        # The person at this shell has not said that the settings' own password may go there.
+        yield skipped("client", f"{whose} is not sent to {address_of(case).url}: {why}", _NEEDED)
+        return
     with tempfile.TemporaryDirectory(prefix="mlflow-proxy-doctor-") as folder:
         environment = {
             **_plain_environment(),
@@ -59,6 +65,16 @@ def round_trip(case: Case) -> Iterator[Result]:
                 yield ok(step["step"], "done") if step["ok"] else _failed(step["step"], step["said"])
         except Broken as error:
             yield failure("client", f"MLflow's client could not be tried: {error}", _mend(str(error)))
+
+
+def _not_ours(case: Case, service: Running) -> str | None:
+    """Why it is not certain that the address leads to this very service."""
+    try:
+        with visit(service, case.within(SECONDS)) as opened:
+            answer = Outside(address_of(case), opened, case.within(10)).landed()
+    except (OSError, UserError) as error:
+        return str(error) or type(error).__name__
+    return None if "peer" in answer.json() else "it does not lead to this service (see front)"
 
 
 def _failed(step: str, said: str) -> Result:
