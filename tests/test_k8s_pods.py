@@ -175,7 +175,8 @@ def test_the_network_policies_admit_exactly_these_flows() -> None:
             "StatefulSet/mlflow": ({INGRESS, PROMETHEUS}, {*DNS, DATABASE, STORAGE, PROVIDER}),
             "Job/mlflow-migrate": (set(), {*DNS, DATABASE, STORAGE}),
             "CronJob/mlflow-backup": (set(), {*DNS, DATABASE, STORAGE, BACKUPS}),
-            "CronJob/mlflow-drill": (set(), {*DNS, DATABASE, STORAGE, BACKUPS, SCRATCH}),
+            # Not the service's database: whoever writes where backups are kept writes what is restored.
+            "CronJob/mlflow-drill": (set(), {*DNS, STORAGE, BACKUPS, SCRATCH}),
         },
     }
     for name, wanted in expected.items():
@@ -192,3 +193,24 @@ def test_the_network_policies_admit_exactly_these_flows() -> None:
             for port in container.get("ports", ())
         }
         assert ports == {"http"}
+
+
+def test_the_drill_s_pod_holds_nothing_of_the_service_s_and_has_room() -> None:
+    pods = {where: template["spec"] for where, template in templates(overlay("production"))}
+    pod = pods["CronJob/mlflow-drill"]
+    secrets = {one["secret"]["secretName"] for one in pod["volumes"] if "secret" in one}
+    assert secrets == {"mlflow-drill-secret"}
+    (container,) = pod["containers"]
+    # mlflow-config names the files of mlflow-secret, and who reads it asks for them.
+    assert [one["configMapRef"]["name"] for one in container["envFrom"]] == ["mlflow-backup-config"]
+    assert {"MLFLOW_BACKEND_STORE_URI_FILE", "PROXY_DATABASE_URL_FILE"}.isdisjoint(
+        environment(overlay("production"), container)
+    )
+    # Its MLflow has an artifact there on its way, as the service's has.
+    room = {
+        where: quantity(one["emptyDir"]["sizeLimit"])
+        for where in ("CronJob/mlflow-drill", "StatefulSet/mlflow")
+        for one in pods[where]["volumes"]
+        if one["name"] == "tmp"
+    }
+    assert room["CronJob/mlflow-drill"] >= room["StatefulSet/mlflow"]

@@ -43,6 +43,10 @@ SECRETS = {
     "PROXY_BACKUP_SECRET_ACCESS_KEY": "secret-of-the-backups",
     "PROXY_DRILL_SERVER_URL": "postgresql://drill:the-drills-word@scratch.corp.test:5432/postgres",
 }
+KEYS_OF_THE_DRILL = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    *("PROXY_BACKUP_ACCESS_KEY_ID", "PROXY_BACKUP_SECRET_ACCESS_KEY"),
+)
 ADDRESSES = {"192.0.2.": "10.1.2.", "198.51.100.": "10.1.3.", "203.0.113.": "10.1.4."}
 
 
@@ -157,6 +161,29 @@ def test_an_environment_is_rendered_from_its_settings_and_secrets(team: Team) ->
         assert secret not in yaml.safe_dump_all(found)
 
 
+def test_the_drill_is_told_how_the_storage_is_reached_and_nothing_else_of_the_service(team: Team) -> None:
+    team.settings |= {"MLFLOW_S3_ENDPOINT_URL": "https://s3.corp.test", "AWS_DEFAULT_REGION": "there"}
+    team.settings["PROXY_BACKUP_S3_ENDPOINT_URL"] = "https://s3.elsewhere.test"
+    found = team.rendered("production", "--with-secrets")
+    (config,) = of(found, "ConfigMap", "mlflow-backup-config")
+    assert config["data"]["MLFLOW_S3_ENDPOINT_URL"] == "https://s3.corp.test"
+    assert config["data"]["AWS_DEFAULT_REGION"] == "there"
+    assert config["data"]["PROXY_BACKUP_S3_ENDPOINT_URL"] == "https://s3.elsewhere.test"
+    assert {name for name in config["data"] if not name.startswith("PROXY_BACKUP_")} == {
+        "MLFLOW_S3_ENDPOINT_URL",
+        "AWS_DEFAULT_REGION",
+    }
+
+
+def test_a_key_that_the_drill_alone_has_a_file_for_is_put_where_the_service_reads_it(team: Team) -> None:
+    found = team.of("production")
+    for config in of(found, "ConfigMap", "mlflow-config"):
+        del config["data"]["AWS_ACCESS_KEY_ID_FILE"]
+    team.put("production", found)
+    (config,) = of(team.rendered(), "ConfigMap", "mlflow-config")
+    assert config["data"]["AWS_ACCESS_KEY_ID_FILE"] == "/run/secrets/mlflow/AWS_ACCESS_KEY_ID"
+
+
 def test_its_secrets_are_rendered_where_they_are_asked_for(team: Team) -> None:
     # One that the overlay does not name: the file is named for it.
     team.settings |= {
@@ -208,7 +235,7 @@ def test_a_missing_secret_is_refused(team: Team) -> None:
     assert {match.groups() for match in wanted if match} == {
         ("mlflow-secret", "PROXY_COOKIE_SECRET"),
         ("mlflow-secret", "PROXY_METRICS_TOKEN"),
-        ("mlflow-drill-secret", "identity"),
+        *(("mlflow-drill-secret", key) for key in ("identity", *KEYS_OF_THE_DRILL)),
     }
 
 
@@ -253,6 +280,7 @@ def test_placeholders_are_refused_wherever_they_are_left(team: Team) -> None:
     left = [line.partition(": ") for line in team.refused() if line.endswith("is still a placeholder")]
     assert [(where, what.removesuffix("is still a placeholder").strip()) for where, _, what in left] == [
         ("PROXY_AUDIT_KEY (secrets.env)", ""),
+        ("ConfigMap/mlflow-backup-config, data.MLFLOW_S3_ENDPOINT_URL", "'https://s3.example.com'"),
         ("ConfigMap/mlflow-config, data.PROXY_PUBLIC_URL", "'https://mlflow.example.com'"),
         ("ConfigMap/mlflow-config, data.PROXY_TRUSTED_PROXIES", "'192.0.2.0/24'"),
         ("ConfigMap/mlflow-config, data.MLFLOW_S3_ENDPOINT_URL", "'https://s3.example.com'"),

@@ -24,6 +24,10 @@ DRILL_SECRET = "mlflow-drill-secret"  # noqa: S105 - its name
 IMAGE = re.compile(
     r"[a-z0-9][a-z0-9._:/-]*?(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]*))?(?P<digest>@sha256:[0-9a-f]{64})?"
 )
+_DRILLS = (
+    *("MLFLOW_S3_", "MLFLOW_BOTO_", "MLFLOW_GCS_", "MLFLOW_ENABLE_WORKSPACES"),
+    *("AWS_DEFAULT_REGION", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"),
+)
 MARK = "mlflow-proxy/config"
 """The annotation by which pods are started anew when what they are configured with has changed."""
 
@@ -79,7 +83,10 @@ class Manifests:
                 data[name] = given.settings[name]
             else:
                 data.pop(name, None)
-                if not any(f"{name}_FILE" in one.environment for one in self.containers()):
+                if not any(
+                    (one.key_of(one.environment.get(f"{name}_FILE", "")) or ("",))[0] == secret
+                    for one in self.containers()
+                ):
                     data[f"{name}_FILE"] = f"{self._folder_of(secret)}/{name}"
                 values.setdefault(secret, {})[name] = given.secrets.get(name) or given.settings[name]
         for secret, texts in values.items():
@@ -95,6 +102,7 @@ class Manifests:
                 }
             )
         self._set_host()
+        self._tell_the_drill()
         return problems
 
     def values_of(self, secret: str) -> dict[str, str] | None:
@@ -190,6 +198,14 @@ class Manifests:
         for config in self.of("ConfigMap", CONFIG):
             return urlsplit(str((config.get("data") or {}).get("PROXY_PUBLIC_URL", ""))).hostname
         return None
+
+    def _tell_the_drill(self) -> None:
+        """How the storage is reached: the drill's pod has its ConfigMap alone, and not the service's."""
+        for config in self.of("ConfigMap", BACKUP_CONFIG):
+            for service in self.of("ConfigMap", CONFIG):
+                for name, value in (service.get("data") or {}).items():
+                    if name.startswith(_DRILLS) and not name.endswith("_FILE"):
+                        config.setdefault("data", {}).setdefault(name, value)
 
     def _set_host(self) -> None:
         """The public URL's into the Ingress, as the overlay's replacement does before it is known here."""
