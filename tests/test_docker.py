@@ -5,7 +5,11 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
+import shlex
+import stat
+import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -91,6 +95,34 @@ def test_it_runs_as_a_user_without_rights_behind_an_init_process() -> None:
     # Nothing after USER is run as root, and nothing before it is left to be.
     words = [one.word for one in FINAL]
     assert "RUN" not in words[words.index("USER") :]
+
+
+def test_no_program_of_it_runs_as_another_than_its_caller() -> None:
+    (run,) = all_of("RUN", FINAL)
+    # After the last package, and before anything is copied that could bring one.
+    last = run.split("&&")[-1].strip()
+    assert last == "find / -xdev -type f -perm /6000 -exec chmod a-s {} +"
+    assert "USER" not in [one.word for one in FINAL[: [one.word for one in FINAL].index("RUN")]]
+    copied = [one.rest for one in FINAL if one.word in ("COPY", "ADD")]
+    assert all("--chmod" not in one for one in copied)
+
+
+def test_what_it_takes_the_right_from_is_what_has_it(tmp_path: Path) -> None:
+    for name, mode in (("su", 0o4755), ("wall", 0o2755), ("both", 0o6711), ("plain", 0o755)):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(mode)
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o2775)
+    (command,) = [part for run in all_of("RUN", FINAL) for part in run.split("&&") if " -perm " in part]
+    subprocess.run(shlex.split(command.replace("find / ", f"find {tmp_path} ")), check=True)
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+        "su": 0o755,
+        "wall": 0o755,
+        "both": 0o711,
+        "plain": 0o755,
+        "shared": 0o2775,
+    }
 
 
 def test_its_health_check_is_a_command_that_is_there() -> None:
