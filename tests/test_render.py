@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -356,6 +357,26 @@ def test_what_is_refused_leaves_the_file_as_it_was(team: Team, tmp_path: Path) -
     del team.secrets["PROXY_AUDIT_KEY"]
     assert team.refused("production", "--output", str(output))
     assert output.read_text() == before
+
+
+def test_the_file_is_for_nobody_else_whatever_lies_beside_it(team: Team, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    output, precious = folder / "mlflow.yaml", tmp_path / "precious"
+    precious.write_text("kept")
+    left = folder / "mlflow.yaml.new"
+    left.touch(mode=0o666)
+    left.chmod(0o666)
+    assert team.run("production", "--with-secrets", "--output", str(output)).returncode == 0
+    assert stat.S_IMODE(output.stat().st_mode) == 0o600
+    for trap in (left, output):
+        trap.unlink(missing_ok=True)
+        trap.symlink_to(precious)
+        assert team.run("production", "--with-secrets", "--output", str(output)).returncode == 0
+        assert precious.read_text() == "kept"
+        assert not output.is_symlink()
+        assert "the-databases-word" in output.read_text()
+        assert stat.S_IMODE(output.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from given import read_given
 from manifests import Manifests
 from refusals import problems_of
 
+from proxy import private_file
 from proxy.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -80,11 +81,8 @@ def render(args: argparse.Namespace) -> str:
 
 def put(path: Path, text: str) -> None:
     """At once, and for nobody else's eyes, as there may be Secrets in it. Raises UserError."""
-    beside = path.with_name(path.name + ".new")
     try:
-        beside.touch(mode=0o600)
-        beside.write_text(text)
-        beside.rename(path)
+        private_file.write(path, text.encode())
     except OSError as error:
         raise UserError(f"--output {path}: can't be written: {error.strerror}") from None
 
