@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from forwarding import ARTIFACT, CREATE, FLASK, Rig, Truncated, head, response, rigged, told, until
+from forwarding import ARTIFACT, CREATE, FLASK, MIB, Rig, Truncated, head, response, rigged, told, until
+
+from proxy.http1 import Broken, Connection
 
 STREAM = response(200, "transfer-encoding: chunked")
 
@@ -191,6 +195,38 @@ def test_more_than_one_piece_waits_for_nobody(rig: Rig) -> None:
         client.request("GET", told(ARTIFACT, raw, pieces=5, piece=size // 5, plain=1))
         assert len(client.answer().body) == size
         assert client.ask("GET", FLASK).status == 200
+
+
+def test_a_long_answer_that_is_lost_while_nothing_of_it_is_wanted_is_broken(tmp_path: Path) -> None:
+    """MLflow answers an upload early and is gone, while the client takes none of that answer."""
+
+    async def mlflow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(413, f"content-length: {MIB}", body=b"begun"))
+        await begun.wait()
+        writer.write(bytes(1000))
+        await refused.wait()
+        writer.transport.abort()  # with most of the upload unread
+
+    async def exchange() -> None:
+        server = await asyncio.start_unix_server(mlflow, str(tmp_path / "s"), limit=1000)
+        loop = asyncio.get_running_loop()
+        _, one = await loop.create_unix_connection(Connection, str(tmp_path / "s"))
+        one.send_head(b"PUT / HTTP/1.1\r\n\r\n", head_only=False)
+        one.write(bytes(4 * MIB))
+        await one.head()
+        assert await one.piece() == b"begun"
+        begun.set()
+        await asyncio.wait_for(one.hand_on(lambda _: False), 30)
+        refused.set()
+        with pytest.raises(Broken):
+            await asyncio.wait_for(one.drain(), 30)
+        with pytest.raises(Broken):
+            await asyncio.wait_for(one.hand_on(lambda _: False), 30)
+        server.close()
+
+    begun, refused = asyncio.Event(), asyncio.Event()
+    asyncio.run(exchange())
 
 
 def test_no_tcp_connection_is_made_to_mlflow(rig: Rig) -> None:

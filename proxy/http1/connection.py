@@ -148,7 +148,9 @@ class Connection(asyncio.BufferedProtocol):
     async def hand_on(self, take: Callable[[memoryview], bool]) -> None:
         """Give `take` what comes of a body whose length is known (`left`), and of which no pieces wait, as it
         comes: a view that is valid during the call. Return when `take` has returned False, which says that it
-        wants no more for now, and at the answer's end."""
+        wants no more for now, and at the answer's end. Raises Broken."""
+        if self._lost is not None:
+            raise self._lost  # while nothing was wanted
         if self._taker is None:
             self._left = self.left()
         self._taker = take
