@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from proxy.cli.backup import progress_shown, to_environment
 from proxy.cli.options import read
 from proxy.errors import UserError
 from proxy.settings import options
@@ -50,17 +50,15 @@ def drill_command(name: str | None, as_json: bool, metrics_file: Path | None, **
     The exit code is 1 where anything is not as it should be, and one line says what.
     """
     from proxy.backup.drill import drill
-    from proxy.backup.progress import Progress
 
     if metrics_file is not None:
         given["PROXY_BACKUP_METRICS_FILE"] = str(metrics_file.absolute())
     # What was made is removed at SIGTERM too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     loaded = read(given)
-    # The storages' libraries read some of what the settings' files say from there alone.
-    os.environ.update(loaded.passthrough)
+    to_environment(loaded)
     try:
-        report = drill(loaded, Progress(lambda text: click.echo(text, err=True)), name=name)
+        report = drill(loaded, progress_shown(), name=name)
     except UserError as error:
         if as_json:
             click.echo(json.dumps({"result": "failed", "problem": str(error)}))

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -91,11 +91,7 @@ def mlflow_database(case: Case) -> Iterator[Result]:
             yield from _schema(uri)
         return
     with _engine(uri) as engine:
-        connected = False
-        for result in _reach(engine, uri, setting):
-            connected = connected or result.what == "version"
-            yield result
-        if not connected:
+        if not (yield from _reach(engine, uri, setting)):
             return
         yield from _schema(uri)
         yield from trial(engine, mlflow_tables(), setting, migrates="MLflow's next version")
@@ -111,11 +107,7 @@ def our_database(case: Case) -> Iterator[Result]:
         yield from _sqlite(_file_of(uri), case, setting, "this service")
         return
     with _engine(uri) as engine:
-        connected = False
-        for result in _reach(engine, uri, setting):
-            connected = connected or result.what == "version"
-            yield result
-        if not connected:
+        if not (yield from _reach(engine, uri, setting)):
             return
         with engine.connect() as connection:
             there = sa.inspect(connection).has_table(VERSION_TABLE)
@@ -148,7 +140,8 @@ def _engine(uri: str) -> Iterator[sa.Engine]:
         engine.dispose()
 
 
-def _reach(engine: sa.Engine, uri: str, setting: str) -> Iterator[Result]:
+def _reach(engine: sa.Engine, uri: str, setting: str) -> Generator[Result, None, bool]:
+    """Returns whether it lets us in."""
     began = time.monotonic()
     try:
         with engine.connect() as connection:
@@ -157,6 +150,8 @@ def _reach(engine: sa.Engine, uri: str, setting: str) -> Iterator[Result]:
             yield _version(connection)
     except sa.exc.SQLAlchemyError as error:
         yield unreachable(str(getattr(error, "orig", None) or error), uri, setting)
+        return False
+    return True
 
 
 def unreachable(text: str, uri: str, setting: str) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class Sources:
     """Further checks, as /readyz has them."""
     sessions: Callable[[], Awaitable[Sequence[object]]] | None
     backups: Callable[[], Mapping[str, Mapping[str, Any]]]
-    """What is known of the latest ``backup`` and the latest ``drill`` (proxy.backup.state)."""
+    """What is known of the latest ``backup`` and the latest ``drill`` (proxy.backup.state); reads a file."""
 
 
 def admin(sources: Sources) -> App:
@@ -63,13 +64,16 @@ def admin(sources: Sources) -> App:
                 sessions = len(await sources.sessions())
             except Refused:
                 sessions = None  # the database is away, which the page tells
-        body = _PAGE.render(**_values(sources, sessions, time.time()))
+        backups = await asyncio.to_thread(sources.backups)
+        body = _PAGE.render(**_values(sources, sessions, backups, time.time()))
         await answer(scope, send, 200, body, HTML, policy=_PAGE.policy)
 
     return app
 
 
-def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, object]:
+def _values(
+    sources: Sources, sessions: int | None, backups: Mapping[str, Mapping[str, Any]], now: float
+) -> dict[str, object]:
     mlflow, metrics, history = sources.mlflow, sources.metrics, sources.history
     checks = {
         **mlflow.checks(),
@@ -83,7 +87,6 @@ def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, obj
     active = metrics.active()
     expiry = metrics.certificate_expiry()
     started = mlflow.started_at
-    known = sources.backups()
     return {
         "prefix": sources.prefix,
         "at": moment(now),
@@ -103,8 +106,8 @@ def _values(sources: Sources, sessions: int | None, now: float) -> dict[str, obj
         "programs": {within: _sum(active, within, "token", "jwt") for within in ("15m", "1d")},
         "sessions": sessions,
         "certificate": None if expiry is None else (moment(expiry), ahead(expiry - now), expiry < now),
-        "backup": _last(known.get("backup", {}), now),
-        "drill": _last(known.get("drill", {}), now),
+        "backup": _last(backups.get("backup", {}), now),
+        "drill": _last(backups.get("drill", {}), now),
         "charts": [
             one
             for one in (
