@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import io
 import os
 import sqlite3
@@ -215,6 +216,65 @@ def wait_for(there: Callable[[], bool]) -> None:
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+class Writing:
+    """Transactions without end that go from one table to another; `ended` has those that the server ended."""
+
+    def __init__(self, uri: str) -> None:
+        self._engine = sa.create_engine(uri, connect_args={"timeout": 60} if "sqlite" in uri else {})
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.written = 0
+        self.ended: list[sa.exc.DBAPIError] = []
+
+    def _write(self) -> None:
+        while not self._over.is_set():
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(METRICS.insert(), [{"key": f"w{self.written}", "value": 1.0}])
+                    time.sleep(0.03)
+                    connection.execute(
+                        LOG.insert(), [{"id": 1000 + self.written, "metric": f"w{self.written}"}]
+                    )
+                self.written += 1
+            except sa.exc.DBAPIError as error:
+                self.ended.append(error)
+
+    def __enter__(self) -> Writing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._engine.dispose()
+
+
+def test_no_transaction_of_a_writer_is_ended_for_the_moment(place: Place, tmp_path: Path) -> None:
+    with Writing(place.uri) as writing:
+        for _ in range(3):
+            wait_for(functools.partial(lambda before: writing.written > before, writing.written + 2))
+            dumped(place.uri, tmp_path)
+        assert not writing.ended
+
+
+def test_a_login_without_a_right_to_the_whole_server_waits_for_who_is_writing(
+    place: Place, tmp_path: Path
+) -> None:
+    if place.server is None:
+        return  # SQLite's has no logins
+    fill(place.empty)
+    engine = sa.create_engine(place.empty)
+    with engine.connect() as connection:
+        connection.execute(METRICS.insert(), [{"key": "open for a while", "value": 1.0}])
+        committing = threading.Timer(4, connection.commit)
+        committing.start()
+        _, facts = dumped(place.empty, tmp_path)
+        committing.join()
+    engine.dispose()
+    # PostgreSQL waits for nobody, and does not see what is not there yet.
+    assert facts.tables["metrics"].rows == 300 + (databases.kind(place.uri) == "mysql")
 
 
 def test_nothing_is_restored_over_what_is_there(place: Place, tmp_path: Path) -> None:

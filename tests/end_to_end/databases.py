@@ -136,6 +136,7 @@ class MariaDB(Database):
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0",
         ]
 
     def ping(self) -> list[str]:

@@ -1,9 +1,8 @@
 """MySQL and MariaDB: their dump, and digests of the same moment, for which writers wait a moment.
 
-No two connections can share a snapshot there. So the tables are locked for reading (LOCK TABLES, for which
-the right of that name is needed), a transaction of ours and the dump's begin, and the lock is released: some
-tenths of a second, in which writers wait and readers do not. A lock that is not got within seconds, because a
-long transaction is under way, is given up for a while, so that nobody queues behind it.
+No two connections can share a snapshot there. So a read lock is taken (`mysql_lock`), a transaction of ours
+and the dump's begin, and the lock is released: some tenths of a second, in which writers wait and readers do
+not.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
 
+from proxy.backup.databases import mysql_lock
 from proxy.backup.databases.connecting import connected, quoted, rows, scalar, table
 from proxy.backup.databases.definers import WithoutDefiners
 from proxy.backup.databases.kinds import PIECE, DatabaseFailed, Facts, Reader, Writer, nothing
 from proxy.backup.databases.programs import Child, Program, installed, running
 
-_LOCK_SECONDS, _LOCK_PAUSE, _LOCK_TRIES = 3, 2.0, 10
 _BEGIN_SECONDS = 120.0
-_LOCK_WAIT_TIMEOUT = 1205
 _NOW: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
 _TABLES = (
     "SELECT table_name, engine FROM information_schema.tables "
@@ -243,7 +240,7 @@ def snapshot(uri: str, scratch: Path) -> Iterator[_Snapshot]:
             )
         file = stack.enter_context((scratch / f"dump-{os.urandom(4).hex()}.sql").open("x+b"))
         Path(file.name).unlink()  # so that it is gone with us, whatever becomes of us
-        _lock(uri, lock, tables)
+        mysql_lock.lock(uri, lock, tables)
         _begin(connection)
         child = stack.enter_context(_started(uri, program, *_dump_options(program)))
         dump = _Begun(child, file)
@@ -275,27 +272,6 @@ def _dump_options(program: Program) -> list[str]:
         "--skip-dump-date",
         *more,
     ]
-
-
-def _lock(uri: str, connection: sa.Connection, tables: Mapping[str, str]) -> None:
-    if not tables:
-        return
-    every = ", ".join(f"{quoted(connection, name)} READ" for name in tables)
-    connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
-    for left in reversed(range(_LOCK_TRIES)):
-        try:
-            connection.exec_driver_sql(f"LOCK TABLES {every}")
-            return
-        except OperationalError as error:
-            if error.orig is None or error.orig.args[0] != _LOCK_WAIT_TIMEOUT:
-                raise
-            if not left:
-                raise DatabaseFailed.at(
-                    uri,
-                    "its tables can't be locked for the moment that a consistent dump takes: a transaction "
-                    "has been open for long (SHOW PROCESSLIST)",
-                ) from None
-        time.sleep(_LOCK_PAUSE)
 
 
 def _begin(connection: sa.Connection) -> None:
