@@ -35,8 +35,14 @@ class Window(Chrome):
                 if value := true():
                     return value
             if time.monotonic() > deadline:
-                raise AssertionError(f"not in {patience} s: {what}\n{self.current_url}\n{self.text()}")
+                raise AssertionError(f"not in {patience} s: {what}\n{self._instead()}")
             time.sleep(0.1)
+
+    def _instead(self) -> str:
+        try:
+            return f"{self.current_url}\n{self.text()}"
+        except WebDriverException as error:
+            return f"and the page is gone: {error.msg}"
 
     def text(self) -> str:
         """What the page shows, and what the console said."""

@@ -355,8 +355,10 @@ def test_a_pack_that_is_taken_away_under_way_is_no_crash(tmp_path: Path) -> None
 
 
 def test_a_client_that_leaves_in_the_middle_ends_its_answer(site: UiSite) -> None:
-    with socket.create_connection(("127.0.0.1", site.port), 20) as wire:
+    with socket.socket() as wire:
+        wire.settimeout(20)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.connect(("127.0.0.1", site.port))
         wire.sendall(f"GET {MAIN} HTTP/1.1\r\nHost: x\r\nX-Who: leaver\r\n\r\n".encode())
         assert wire.recv(100)
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

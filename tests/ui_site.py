@@ -114,6 +114,8 @@ class Answer:
 def serving(site: UiSite) -> Iterator[UiSite]:
     """On a loopback port of its own, with its keeper at work."""
     with socket.socket() as listener:
+        # Else the whole of an answer may lie in the kernel, and nobody sees that its client has gone.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         site.port = listener.getsockname()[1]
