@@ -100,6 +100,8 @@ def test_each_source_is_stronger_than_the_next(tmp_path: Path) -> None:
 
     loaded = read(tmp_path, MLFLOW_PORT_FILE="port", MLFLOW_PORT="5")
     assert (loaded.settings.port, loaded.origin["MLFLOW_PORT"]) == (5, "environment")
+    unused = "is not read, as MLFLOW_PORT beside it is stronger: keep one"
+    assert loaded.warnings == (f"MLFLOW_PORT_FILE (environment): {unused}",)
     assert read(tmp_path, MLFLOW_PORT_FILE="not-even-there", MLFLOW_PORT="5").settings.port == 5
 
     loaded = load({"MLFLOW_PORT": "6"}, {"MLFLOW_PORT": "5"}, tmp_path)
@@ -109,9 +111,13 @@ def test_each_source_is_stronger_than_the_next(tmp_path: Path) -> None:
 def test_a_file_of_a_secret_is_stronger_than_mlflow_env_whichever_source_names_it(tmp_path: Path) -> None:
     write(tmp_path / "word", SECRET)
     write(tmp_path / "mlflow.env", "MLFLOW_TRACKING_PASSWORD=weaker\nMLFLOW_TRACKING_PASSWORD_FILE=word\n")
-    password = read(tmp_path).settings.password
-    assert password is not None
-    assert password.get_secret_value() == SECRET
+    loaded = read(tmp_path)
+    assert loaded.settings.password is not None
+    assert loaded.settings.password.get_secret_value() == SECRET
+    unused = "is not read, as MLFLOW_TRACKING_PASSWORD_FILE beside it is stronger: keep one"
+    assert loaded.warnings == (f"MLFLOW_TRACKING_PASSWORD (mlflow.env): {unused}",)
+    over = load({}, {"MLFLOW_TRACKING_PASSWORD": "over all"}, tmp_path)
+    assert over.warnings == (), "as ever, the environment is stronger than mlflow.env"
 
 
 def test_an_empty_value_means_unset(tmp_path: Path) -> None:

@@ -264,6 +264,12 @@ def _warnings(
             if close := _misspelt(name):
                 unread = "goes to MLflow unread" if names.may_reach_mlflow(name) else "is not read"
                 warnings.add(name, read.origin, f"{unread}; did you mean {close}?")
+        for file_name, name in FILE_NAMES.items():
+            if read.texts.get(name, "").strip() and read.texts.get(file_name, "").strip():
+                of_file = origin[name].endswith(f"({file_name})")
+                used, unused = (file_name, name) if of_file else (name, file_name)
+                if of_file or origin[name] == read.origin:
+                    warnings.add(unused, read.origin, f"is not read, as {used} beside it is stronger: keep one")
     for name in sorted(names.service_links(environ) & KNOWN.keys()):
         warnings.add(
             name,
