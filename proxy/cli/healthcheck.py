@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 
 import click
 
+from proxy import local_service
 from proxy.errors import UserError
 from proxy.settings import Settings
 
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
 _MOST_BYTES = 65536
 
 
@@ -22,18 +21,9 @@ def healthcheck(settings: Settings, *, ready: bool, seconds: float) -> None:
     """
     if settings.port == 0:
         raise UserError("MLFLOW_PORT is 0: which port the service took can't be known here; name one")
-    host = _EVERY_ADDRESS.get(settings.host, settings.host)
+    connection = local_service.connection(settings, seconds)
     path = "/readyz" if ready else "/livez"
-    if settings.tls:
-        # It is asked under an address, and certificates name hosts; nothing secret is sent or believed.
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, settings.port, timeout=seconds, context=context
-        )
-    else:
-        connection = http.client.HTTPConnection(host, settings.port, timeout=seconds)
-    where = f"{host}, port {settings.port}: {path}"
+    where = f"{connection.host}, port {settings.port}: {path}"
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -5,21 +5,19 @@ from __future__ import annotations
 import http.client
 import os
 import re
-import ssl
 from collections.abc import Iterator
 
+from proxy import local_service
 from proxy.doctor.case import Case
 from proxy.doctor.result import Result, failure, ok, skipped, warning
 from proxy.doctor.running import Running, name_of, visit
 from proxy.errors import UserError
-from proxy.settings import Settings
 
 SECONDS = 20.0
 _FILES = 4096
 """Descriptors that the service should be allowed at least: each connection takes one, a forwarded request
 two."""
 _LINE = re.compile(r"\[([+-])\]([\w-]+) (?:ok|failed: (.*))")
-_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared
 
 
 def service(case: Case) -> Iterator[Result]:
@@ -62,11 +60,6 @@ def service(case: Case) -> Iterator[Result]:
     yield from _ready(case)
 
 
-def here(settings: Settings) -> tuple[str, int]:
-    """Where it listens, as this machine reaches it."""
-    return _EVERY_ADDRESS.get(settings.host, settings.host), settings.port
-
-
 def _asked(case: Case, running: Running) -> Iterator[Result]:
     try:
         with visit(running, case.within(SECONDS)) as opened:
@@ -95,18 +88,10 @@ def _asked(case: Case, running: Running) -> Iterator[Result]:
 
 
 def _ready(case: Case) -> Iterator[Result]:
-    host, port = here(case.settings)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # it is this machine's; how it looks from outside is told elsewhere
-    context.verify_mode = ssl.CERT_NONE
-    if not port:
+    if not case.settings.port:
         yield skipped("ready", "MLFLOW_PORT is 0, and nobody says here which port was taken")
         return
-    connection = (
-        http.client.HTTPSConnection(host, port, timeout=case.within(10), context=context)
-        if case.settings.tls
-        else http.client.HTTPConnection(host, port, timeout=case.within(10))
-    )
+    connection = local_service.connection(case.settings, case.within(10))
     try:
         connection.request("GET", "/readyz?verbose", headers={"Host": "localhost"})
         answer = connection.getresponse()
@@ -114,7 +99,7 @@ def _ready(case: Case) -> Iterator[Result]:
     except (OSError, http.client.HTTPException) as error:
         yield failure(
             "ready",
-            f"{host}, port {port}, does not answer ({error or type(error).__name__})",
+            f"{connection.host}, port {connection.port}, does not answer ({error or type(error).__name__})",
             "look at the service's log; the settings may name another port than the one it was started with",
         )
         return

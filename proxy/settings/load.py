@@ -269,7 +269,8 @@ def _warnings(
                 of_file = origin[name].endswith(f"({file_name})")
                 used, unused = (file_name, name) if of_file else (name, file_name)
                 if of_file or origin[name] == read.origin:
-                    warnings.add(unused, read.origin, f"is not read, as {used} beside it is stronger: keep one")
+                    what = f"is not read, as {used} beside it is stronger: keep one"
+                    warnings.add(unused, read.origin, what)
     for name in sorted(names.service_links(environ) & KNOWN.keys()):
         warnings.add(
             name,
