@@ -103,7 +103,7 @@ def whole(given: Settings) -> None:
     assert (report.findings, report.unsure, report.exit_code) == ([], [], 0)
 
 
-async def until(right: Callable[[], bool], patience: float = 5.0) -> None:
+async def until(right: Callable[[], bool], patience: float = 30.0) -> None:
     deadline = time.monotonic() + patience
     while not right():
         assert time.monotonic() < deadline, "it did not come to that"

@@ -77,7 +77,7 @@ class OidcProvider:
     def issuer(self) -> str:
         return issuer(self.port)
 
-    def said(self, words: str, patience: float = 10) -> None:
+    def said(self, words: str, patience: float = 30) -> None:
         """Wait until its log has those words."""
         deadline = time.monotonic() + patience
         while words not in self.log.read_text():

@@ -101,7 +101,7 @@ class Service:
         text = (self.folder / "access.log").read_text()
         return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
-    def logged(self, request_id: str, patience: float = 5) -> dict[str, Any]:
+    def logged(self, request_id: str, patience: float = 30) -> dict[str, Any]:
         """The line of one request (by X-Request-Id); waits for the writer."""
         for line in self._tries(patience):
             if line["request_id"] == request_id:

@@ -140,7 +140,7 @@ class SignInService:
 
     def refusal(self, path: str) -> str | None:
         """Why the last request to that path was refused; it is known a moment after its answer."""
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         while time.monotonic() < until:
             found = [exchange for exchange in self.exchanges if exchange.path == path]
             if found:

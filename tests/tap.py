@@ -116,7 +116,7 @@ def descendants(pid: int) -> list[int]:
     return below
 
 
-def web_server(service: Service, patience: float = 10) -> int:
+def web_server(service: Service, patience: float = 30) -> int:
     """The pid of MLflow's uvicorn."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

@@ -133,7 +133,7 @@ def certificate_in(path: Path) -> x509.Certificate:
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -56,7 +56,7 @@ def test_a_second_instance_is_refused_with_a_line_that_names_the_first(tmp_path:
 def test_a_killed_instance_holds_nothing(tmp_path: Path) -> None:
     with hold(tmp_path / "data") as first:
         first.send_signal(signal.SIGKILL)
-        first.wait(5)
+        first.wait(30)
     with data_dir.lock(tmp_path / "data", "https://127.0.0.1:9") as places:
         assert f'"pid": {os.getpid()}' in places.lock_file.read_text()
 

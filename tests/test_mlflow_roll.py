@@ -288,7 +288,7 @@ def test_requests_that_submit_a_job_are_finished_before_the_generations_change()
         order = []
 
         async def submit(name: str, seconds: float) -> None:
-            assert await submissions.wait(5)
+            assert await submissions.wait(30)
             with submissions.one():
                 order.append(f"{name} begins")
                 await asyncio.sleep(seconds)

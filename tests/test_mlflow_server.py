@@ -34,7 +34,7 @@ def test_it_is_ready_when_a_call_that_reaches_the_database_was_answered(place: P
             assert await life.server.wait_ready(60)
             assert life.server.reason == ""
             assert life.server.checks() == {"mlflow": None, "database": None, "jobs": None}
-            status, body = await fetch(life.server.socket, "GET", "/x", timeout=5)
+            status, body = await fetch(life.server.socket, "GET", "/x", timeout=20)
             assert status == 200
             assert json.loads(body)["pid"] == life.server.pid
             assert json.loads(body)["environ"][MARKER]

@@ -48,7 +48,7 @@ class Workers:
         new.replace(self._plan)
 
     async def at_work(self) -> int:
-        _, body = await fetch(self.socket, "GET", "/asked", timeout=5)
+        _, body = await fetch(self.socket, "GET", "/asked", timeout=20)
         number: int = json.loads(body)["at_work"]
         return number
 

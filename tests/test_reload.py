@@ -141,7 +141,7 @@ def test_a_setting_of_ours_is_taken_up_and_mlflow_runs_on(place: Place) -> None:
     pid = place.mlflow()["pid"]
     scrape = {"Authorization": "Bearer a-token-for-the-scraper"}
     metrics = place.service.url + "/metrics"
-    assert place.service.anonymous().get(metrics, headers=scrape, timeout=5).status_code == 401
+    assert place.service.anonymous().get(metrics, headers=scrape, timeout=20).status_code == 401
     place.write(PROXY_METRICS_TOKEN="a-token-for-the-scraper", PROXY_HOLD_SECONDS="7")
     with place.busy() as failed:
         done = place.reload()
@@ -151,7 +151,7 @@ def test_a_setting_of_ours_is_taken_up_and_mlflow_runs_on(place: Place) -> None:
     assert "2 settings taken up" in done.stdout
     assert "a-token-for-the-scraper" not in done.stdout + place.service.log()
     assert failed == []
-    assert place.service.anonymous().get(metrics, headers=scrape, timeout=5).status_code == 200
+    assert place.service.anonymous().get(metrics, headers=scrape, timeout=20).status_code == 200
     assert place.mlflow()["pid"] == pid
 
 

@@ -53,8 +53,8 @@ def test_it_answers_from_the_first_second_and_holds_calls_until_mlflow_is_ready(
     service = start(tmp_path, ready=False)
     try:
         anonymous = service.anonymous()
-        assert anonymous.get(service.url + "/livez", timeout=5).status_code == 200
-        ready = anonymous.get(service.url + "/readyz", timeout=5)
+        assert anonymous.get(service.url + "/livez", timeout=20).status_code == 200
+        ready = anonymous.get(service.url + "/readyz", timeout=20)
         assert ready.status_code == 503
         assert "starting" in ready.text
         page = service.session().get(

@@ -504,7 +504,7 @@ def test_where_mlflow_has_no_account_button_ours_stands_in_the_corner(site: Site
 
     site.pages["/"] = page
     browser.get(f"http://127.0.0.1:{site.port}/")
-    corner = browser.ours(".corner", patience=10)
+    corner = browser.ours(".corner")
     browser.until(lambda: corner.text == "alice@example.com", "the name")
     corner.click()
     browser.ours("a.item").click()
@@ -523,7 +523,7 @@ def test_without_sessions_the_menu_leads_to_the_account_page_alone(site: Site, b
 
     site.pages["/"] = page
     browser.get(f"http://127.0.0.1:{site.port}/")
-    corner = browser.ours(".corner", patience=10)
+    corner = browser.ours(".corner")
     browser.until(lambda: corner.text == "alice@example.com", "the name")
     corner.click()
     link = browser.ours("a.item")

@@ -477,7 +477,7 @@ def _verified(target: Target, *files: Path) -> subprocess.CompletedProcess[str]:
 
 def _line(target: Target, answer: wire.Answer) -> dict[str, Any]:
     """What the audit log says of a request."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for line in lines(target.service.data / "audit" / "audit.jsonl"):
             if line["request_id"] == answer.request_id:

@@ -79,7 +79,7 @@ AMBIGUOUS = {
 @pytest.mark.parametrize("attack", AMBIGUOUS)
 def test_an_ambiguous_end_ends_the_connection(target: Target, attack: str) -> None:
     before = target.tap.now
-    with wire.connection(target.service, patience=1.5) as connection:
+    with wire.connection(target.service, patience=4) as connection:
         connection.sendall(AMBIGUOUS[attack])
         received = b""
         try:

@@ -29,7 +29,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def printed_lines(service: Service) -> str:
     """The lines to paste, as they are on the screen."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "MLflow is ready at" not in service.log():
         assert time.monotonic() < deadline, service.log()
         time.sleep(0.1)
